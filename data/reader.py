@@ -28,7 +28,7 @@ __all__ = ["BACKENDS", "VIDEO_SUFFIXES", "Video", "open_video"]
 
 BACKENDS = ("auto", "decord", "pyav")
 VIDEO_SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .mxf .ogv .ps .ts .vob .webm .wmv .y4m".split()
+    [".3g2", ".3gp", ".asf", ".avi", ".flv", ".gif", ".m2ts", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".ogv", ".ps", ".ts", ".vob", ".webm", ".wmv", ".y4m"]
 )
 
 

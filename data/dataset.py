@@ -1,0 +1,276 @@
+"""Videos on disk as a map-style dataset of clips.
+
+Notable:
+- A source is a video file, a folder (searched recursively; a folder per class on request) or a table (CSV with a header, or V-JEPA's
+  header-less `path label` lines); several sources make a mixture.
+- A sample is asked for by (index, seed): every random choice follows from the two, whatever the worker or the order.
+- A file that cannot be read does not stop anything here: the sample is drawn from another file, chosen by the seed, and says
+  under "skipped" what was wrong. Counting and stopping is the data module's business.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+
+from .clips import clip_place, clip_step, frame_indices
+from .errors import DataError
+from .reader import VIDEO_SUFFIXES, open_video
+from .seeds import mix
+from .transforms import ClipTransform
+
+__all__ = ["ClipDataset", "FrameSource", "Skip", "VideoList", "find_videos", "list_videos"]
+
+LABELS = ("auto", "folder", "none")
+ATTEMPTS = 32  # files tried for one sample before giving up
+SOURCE, REPLACE, PLACE = 11, 12, 13  # which choice a seed is mixed for
+
+
+class Skip(NamedTuple):
+    """A file that gave no clip. `bad` is False where it could be read but is shorter than the policy allows."""
+
+    path: str
+    reason: str
+    bad: bool = True
+
+
+@dataclass
+class VideoList:
+    """Paths with labels (-1 where there is none) and the names of the classes."""
+
+    paths: list[str]
+    labels: list[int]
+    classes: list[str] = field(default_factory=list)
+    root: str = ""
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: Sequence[int]) -> VideoList:
+        return VideoList([self.paths[i] for i in rows], [self.labels[i] for i in rows], self.classes, self.root)
+
+    def split(self, fraction: float) -> tuple[VideoList, VideoList]:
+        """(rest, held out): `fraction` of the files, chosen by a hash of their path below the root; one at least of each."""
+        if len(self) < 2:
+            raise DataError(f"{self.root} has {len(self)} video: too few to hold one out; name a validation set in data.val")
+        order = sorted(range(len(self)), key=lambda i: hashlib.md5(os.path.relpath(self.paths[i], self.root).encode()).digest())
+        count = min(max(1, round(fraction * len(self))), len(self) - 1)
+        held = set(order[:count])
+        return self[[i for i in range(len(self)) if i not in held]], self[sorted(held)]
+
+
+def find_videos(folder: str | os.PathLike[str]) -> list[str]:
+    """Every video file below a folder by suffix, sorted; hidden files and folders are left out, links are followed once."""
+    found, seen, others = [], set(), []
+    for here, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if os.path.realpath(here) in seen:
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(here))
+        for name in files:
+            if name.startswith("."):
+                continue
+            (found if Path(name).suffix.lower() in VIDEO_SUFFIXES else others).append(os.path.join(here, name))
+    if not found:
+        what = f"it holds {len(others)} other files, such as {Path(others[0]).name}" if others else "it is empty"
+        raise DataError(f"{folder} has no video files: {what}")
+    return sorted(found)
+
+
+def list_videos(
+    source: str | os.PathLike[str], labels: str = "auto", label_column: str = "label", classes: Sequence[str] = ()
+) -> VideoList:
+    """The videos of a file, folder or table.
+
+    labels: "auto" (a table's label column; none for a folder), "folder" (the folder directly below the source names the class), "none".
+    `classes` fixes the order of the class names, as a validation set needs; otherwise they are sorted.
+    """
+    if labels not in LABELS:
+        raise DataError(f"unknown labels {labels!r}; choose one of {', '.join(LABELS)}")
+    path = Path(source)
+    if not str(source) or not path.exists():
+        raise DataError(f"{str(source) or 'the data source'} does not exist: name a folder of videos, a video or a CSV file")
+    if path.is_dir():
+        paths = find_videos(path)
+        names = [os.path.relpath(video, path).split(os.sep) for video in paths]
+        if labels != "folder":
+            return VideoList(paths, [-1] * len(paths), [], str(path))
+        if any(len(parts) < 2 for parts in names):
+            lost = next(video for video, parts in zip(paths, names, strict=True) if len(parts) < 2)
+            raise DataError(f"{lost} lies in no class folder: with labels=folder every video lies in {path}/<class>/")
+        return _named(paths, [parts[0] for parts in names], classes, path)
+    if path.suffix.lower() in VIDEO_SUFFIXES - {".ts"} or (path.suffix.lower() == ".ts" and _binary(path)):
+        return VideoList([str(path)], [-1], [], str(path.parent))
+    return _table(path, labels, label_column, classes)
+
+
+def _binary(path: Path) -> bool:
+    with path.open("rb") as stream:
+        return b"\0" in stream.read(512)
+
+
+def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -> VideoList:
+    try:
+        lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
+    except UnicodeDecodeError:
+        raise DataError(f"{path} is neither a folder, a video nor a text table") from None
+    if not lines:
+        raise DataError(f"{path} is an empty table")
+    rows = list(csv.reader(lines))
+    if "path" in rows[0]:
+        header = rows[0]
+        if len(rows) == 1:
+            raise DataError(f"{path} has a header and no rows")
+        short = next((row for row in rows if len(row) < len(header)), None)
+        if short is not None:
+            raise DataError(f"{path}: a row has {len(short)} fields, the header {len(header)}: {','.join(short)[:80]}")
+        names = [row[header.index("path")] for row in rows[1:]]
+        if labels == "none" or (label_column == "label" and "label" not in header):
+            values = [""] * len(names)
+        elif label_column in header:
+            values = [row[header.index(label_column)] for row in rows[1:]]
+        else:
+            raise DataError(f"{path} has no column {label_column!r}; its columns are {', '.join(header)}")
+    else:
+        pairs = [line.rsplit(None, 1) for line in lines]
+        if any(len(pair) != 2 or not _integer(pair[1]) for pair in pairs):
+            wrong = next(line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2 or not _integer(pair[1]))
+            raise DataError(f"{path} is neither a CSV with a 'path' column nor lines of 'path label': {wrong[:80]!r}")
+        names, values = [pair[0] for pair in pairs], ["" if labels == "none" else pair[1] for pair in pairs]
+    return _named([os.path.normpath(path.parent / name) for name in names], values, classes, path.parent)
+
+
+def _integer(text: str) -> bool:
+    return text.removeprefix("-").isdigit()
+
+
+def _named(paths: list[str], values: list[str], classes: Sequence[str], root: Path) -> VideoList:
+    """Labels as numbers: integers as they are, names by their place among the sorted (or given) class names."""
+    given = [value for value in values if value]
+    if all(map(_integer, given)):
+        labels = [int(value) if value else -1 for value in values]
+        return VideoList(paths, labels, [str(i) for i in range(max(labels, default=-1) + 1)], str(root))
+    known = list(classes) or sorted(set(given))
+    place = {name: i for i, name in enumerate(known)}
+    strange = sorted(set(given) - place.keys())
+    if strange:
+        raise DataError(f"{root} has classes that the training set lacks: {', '.join(strange)} (known: {', '.join(known)})")
+    return VideoList(paths, [place[value] if value else -1 for value in values], known, str(root))
+
+
+class FrameSource(Protocol):
+    """Where frames come from instead of the file: the cache."""
+
+    def __contains__(self, path: str) -> bool: ...
+
+    def length(self, path: str) -> int: ...
+
+    def fps(self, path: str) -> float: ...
+
+    def frames(self, path: str, indices: np.ndarray) -> np.ndarray: ...
+
+
+class ClipDataset(Dataset[dict[str, Any]]):
+    """Clips of a list of videos. `dataset[i]` or `dataset[i, seed]` gives
+    {"video": float32 (C,T,h,w), "label": int (-1 if none), "index": int, "seed": int} and, where files failed, "skipped": list[Skip].
+
+    Item i is clip `i % clips_per_video` of video `i // clips_per_video`, at a random place in training, else spread evenly.
+    """
+
+    def __init__(
+        self,
+        videos: VideoList,
+        transform: ClipTransform,
+        num_frames: int = 16,
+        stride: int | None = 1,
+        fps: float | None = None,
+        position: str = "random",
+        clips_per_video: int = 1,
+        short: str = "error",
+        backend: str = "auto",
+        cache: FrameSource | None = None,
+    ) -> None:
+        if not len(videos):
+            raise DataError("the dataset has no videos")
+        if num_frames < 1 or clips_per_video < 1:
+            raise DataError(f"num_frames ({num_frames}) and clips_per_video ({clips_per_video}) must be at least 1")
+        clip_step(stride, fps, 30.0)  # says at once what is wrong with stride and fps
+        self.videos, self.transform, self.cache = videos, transform, cache
+        self.num_frames, self.stride, self.fps = num_frames, stride, fps
+        self.position, self.clips_per_video = position, clips_per_video
+        self.short, self.backend = short, backend
+
+    def __len__(self) -> int:
+        return len(self.videos) * self.clips_per_video
+
+    def __getitem__(self, key: int | tuple[int, int]) -> dict[str, Any]:
+        return self.__getitems__([key])[0]
+
+    def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[dict[str, Any]]:
+        """Several samples at once, whose "video" are views of one batch: flip and normalise cost once, not once a clip."""
+        pairs = [(key, 0) if isinstance(key, int | np.integer) else key for key in keys]
+        drawn = [self._draw(int(index), int(seed)) for index, seed in pairs]
+        seeds = np.array([seed for _, seed in pairs], dtype=np.uint64)
+        videos = self.transform.finish(torch.stack([clip for _, clip, _ in drawn]), seeds)
+        samples = []
+        for (_, seed), (index, _, skipped), video in zip(pairs, drawn, videos, strict=True):
+            label = self.videos.labels[index // self.clips_per_video]
+            sample: dict[str, Any] = {"video": video, "label": label, "index": index, "seed": int(seed)}
+            if skipped:
+                sample["skipped"] = skipped
+            samples.append(sample)
+        return samples
+
+    def _draw(self, index: int, seed: int) -> tuple[int, torch.Tensor, list[Skip]]:
+        """(index that was used, uint8 clip (T,h,w,C), what was skipped on the way there)."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
+        skipped: list[Skip] = []
+        for candidate in self._candidates(index, seed):
+            path = self.videos.paths[candidate // self.clips_per_video]
+            try:
+                frames = self._frames(path, candidate % self.clips_per_video, seed)
+            except DataError as error:
+                skipped.append(Skip(path, str(error)))
+                continue
+            if len(frames):
+                return candidate, self.transform.place(frames, seed), skipped
+            skipped.append(Skip(path, f"{path} is shorter than the clip", bad=False))
+        reasons = "\n".join(f"  {skip.reason}" for skip in skipped[:10])
+        raise DataError(f"no clip could be read from {len(skipped)} files in a row:\n{reasons}")
+
+    def _candidates(self, index: int, seed: int) -> Iterator[int]:
+        yield index
+        tried = {index // self.clips_per_video}
+        for attempt in range(4 * ATTEMPTS):
+            if len(tried) in (ATTEMPTS, len(self.videos)):
+                return
+            other = int(mix(seed, REPLACE, index, attempt) % np.uint64(len(self)))
+            if other // self.clips_per_video not in tried:
+                tried.add(other // self.clips_per_video)
+                yield other
+
+    def _frames(self, path: str, clip: int, seed: int) -> np.ndarray:
+        place = clip_place(self.position, clip, self.clips_per_video, int(mix(seed, PLACE)))
+        if self.cache is not None and path in self.cache:
+            step = clip_step(self.stride, self.fps, self.cache.fps(path))
+            return self.cache.frames(path, self._indices(path, self.cache.length(path), step, place))
+        video = open_video(path, self.backend)
+        indices = self._indices(path, len(video), clip_step(self.stride, self.fps, video.fps), place)
+        return video.frames(indices) if len(indices) else np.empty((0, video.height, video.width, 3), np.uint8)
+
+    def _indices(self, path: str, length: int, step: float, place: float) -> np.ndarray:
+        try:
+            return frame_indices(length, self.num_frames, step, place, self.short)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
