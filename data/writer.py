@@ -24,7 +24,7 @@ from PIL import Image
 
 from .errors import DataError
 
-__all__ = ["write_gif", "write_video"]
+__all__ = ["replacing", "write_gif", "write_video"]
 
 BT709 = 1  # the value of AVCOL_SPC_BT709, AVCOL_PRI_BT709 and AVCOL_TRC_BT709 alike
 
@@ -48,7 +48,7 @@ def write_video(
         raise DataError(f"cannot write {path}: there are no frames") from None
     height, width = _checked(first, path).shape[:2]
     reformatter = VideoReformatter()  # kept for all frames: each holds one scaling context
-    with _replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
+    with replacing(path) as partial, av.open(str(partial), "w", format="mp4") as container:
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(10_000))
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         stream.options = {"crf": str(crf), "preset": preset, "tune": "zerolatency"}
@@ -79,7 +79,7 @@ def write_gif(path: str | os.PathLike[str], frames: np.ndarray | Iterable[np.nda
     pictures = [Image.fromarray(_checked(frame, path)) for frame in frames]
     if not pictures:
         raise DataError(f"cannot write {path}: there are no frames")
-    with _replacing(path) as partial:
+    with replacing(path) as partial:
         duration = max(20, round(100 / fps) * 10)  # browsers slow down anything shorter than 20 ms
         pictures[0].save(partial, format="GIF", save_all=True, append_images=pictures[1:], duration=duration, loop=0)
     return Path(path)
@@ -93,7 +93,7 @@ def _checked(frame: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """A temporary name beside `path`, renamed to it on success and removed on any failure."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
