@@ -1,6 +1,6 @@
 """Videos to batches of clips. Knows nothing of models.
 
-The public names are loaded when they are first used, so that `import data` costs nothing and reading a video does not import Lightning.
+The public names are loaded when they are first used, so that reading a video does not import torch and Lightning.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from .errors import DataError
 if TYPE_CHECKING:
     from .check import FileReport, check_folder
     from .clips import clip_indices
+    from .config import DataConfig, SourceConfig
     from .dataset import ClipDataset, VideoList, find_videos, list_videos
-    from .module import ClipDataModule, DataConfig, SourceConfig, make_dataset
+    from .module import ClipDataModule, make_dataset
     from .reader import Video, open_video
     from .transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform, denormalise
     from .writer import write_gif, write_video
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 _ROOMS = {
     "check": ("FileReport", "check_folder"),
     "clips": ("clip_indices",),
+    "config": ("DataConfig", "SourceConfig"),
     "dataset": ("ClipDataset", "VideoList", "find_videos", "list_videos"),
-    "module": ("ClipDataModule", "DataConfig", "SourceConfig", "make_dataset"),
+    "module": ("ClipDataModule", "make_dataset"),
     "reader": ("Video", "open_video"),
     "transforms": ("IMAGENET_MEAN", "IMAGENET_STD", "ClipTransform", "denormalise"),
     "writer": ("write_gif", "write_video"),

@@ -1,8 +1,8 @@
 """Decode every video once, to small frames in one memory-mapped file.
 
-For sets whose resized frames fit on a disk (and, to be quick, in memory): 2,000 clips of 16 frames at 64x64 take 0.4 GB. The frames
-come from the same reader as without the cache, resized to cover the configured size and cropped in the centre; a random crop
-is then taken from those. Whole videos are kept, so clips are still drawn at random in time.
+For sets whose resized frames fit on a disk (and, to be quick, in memory): 2,000 clips of 16 frames at 64x64 take
+0.4 GB. The frames come from the same reader as without the cache, resized to cover the configured size and cropped in
+the centre; a random crop is then taken from those. Whole videos are kept, so clips are still drawn at random in time.
 
 Layout of <cache folder>/<hash of the settings and of every file's path, size and time>/:
   frames.bin   uint8 (F, h, w, 3), all videos one after the other
@@ -31,7 +31,7 @@ from .transforms import resize_and_crop
 __all__ = ["FrameCache"]
 
 LAYOUT = 1
-CHUNK = 64  # frames decoded at once, so that a long 4K video does not fill the memory
+CHUNK = 256e6  # bytes decoded at once, so that a long 4K video does not fill the memory
 
 
 class FrameCache:
@@ -45,7 +45,10 @@ class FrameCache:
         self._place: dict[str, list[float]] = index["videos"]
         total = int(sum(length for _, length, _ in self._place.values()))
         shape = (total, self.height, self.width, 3)
-        self._frames = np.memmap(folder / "frames.bin", np.uint8, "r", shape=shape) if total else np.empty(shape, np.uint8)
+        self._frames = np.memmap(folder / "frames.bin", np.uint8, "r", shape=shape) if total else np.empty(shape, "u1")
+
+    def __reduce__(self) -> tuple[type[FrameCache], tuple[Path]]:
+        return FrameCache, (self.folder,)  # a memory map would travel to a spawned worker as a copy of all its bytes
 
     def __contains__(self, path: str) -> bool:
         return path in self._place
@@ -71,7 +74,7 @@ class FrameCache:
         workers: int = 2,
         timeout: float = 600.0,
     ) -> FrameCache:
-        """Open the cache below `folder`, decoding in parallel what is not there yet. DataError beyond `max_gb` or a full disk."""
+        """Open the cache below `folder`; where it is not there yet, decode in parallel. DataError beyond `max_gb`."""
         paths = sorted(set(paths))
         target = folder / _key(paths, size, backend)
         if (target / "index.json").is_file():
@@ -118,8 +121,8 @@ def _decode_all(
             frames, fps = result
             if (written + len(frames)) * size[0] * size[1] * 3 > max_gb * 1e9:
                 raise DataError(
-                    f"the cache would be larger than cache_max_gb={max_gb:g} ({len(videos)} of {len(paths)} videos fit): "
-                    "raise it, make data.size smaller, or set data.cache=false"
+                    f"the cache would be larger than data.cache_max_gb={max_gb:g}, which holds {len(videos)} of "
+                    f"{len(paths)} videos: raise it, make data.size smaller, or set data.cache=false"
                 )
             stream.write(frames.tobytes())
             videos[path] = (written, len(frames), fps)
@@ -134,8 +137,9 @@ def _decode(path: str, size: tuple[int, int], backend: str) -> tuple[np.ndarray,
     try:
         video = open_video(path, backend)
         pieces = []
-        for start in range(0, len(video), CHUNK):
-            frames = torch.from_numpy(video.frames(range(start, min(start + CHUNK, len(video)))))
+        count = max(1, int(CHUNK / (video.height * video.width * 3))) if len(video) > 16 else 16
+        for start in range(0, len(video), count):
+            frames = torch.from_numpy(video.frames(range(start, min(start + count, len(video)))))
             pieces.append(resize_and_crop(frames.movedim(-1, 1), size).movedim(1, -1).numpy())
         return np.concatenate(pieces), video.fps
     except DataError as error:

@@ -1,7 +1,7 @@
 """Can these videos be trained on? Every file is decoded from beginning to end, where a crash or a hang costs one file.
 
-Notable: each file is decoded by PyAV to count what is really there, and its first, middle and last frame are read as training
-would read them, by decord where that is installed. Both happen in a worker process with a time limit.
+Notable: each file is decoded by PyAV to count what is really there, and its first, middle and last frame are read as
+training would read them, by decord where that is installed. Both happen in a worker process with a time limit.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ def check_folder(
     `timeout` seconds are given to each file. Raises DataError where there is nothing to check.
     """
     path = Path(path)
-    table = path.suffix.lower() in (".csv", ".txt", ".tsv")
-    paths = list_videos(path, "none").paths if path.is_dir() or table else [str(path)]
     if not path.exists():
         raise DataError(f"{path} does not exist: name a folder of videos, a video or a CSV file")
+    table = path.suffix.lower() in (".csv", ".txt", ".tsv")
+    paths = list_videos(path, "none").paths if path.is_dir() or table else [str(path)]
     clip_step(stride, fps, 30.0)  # says at once what is wrong with stride and fps
     inspect = partial(inspect_file, num_frames=num_frames, stride=stride, fps=fps, backend=backend)
     found: dict[str, FileReport] = {}
@@ -76,7 +76,8 @@ def inspect_file(path: str, num_frames: int, stride: int | None, fps: float | No
     """The report of one file, in this process."""
     report = FileReport(path)
     try:
-        counted = PyAVVideo(Path(open_video(path, "pyav").path))
+        counted = open_video(path, "pyav")
+        assert isinstance(counted, PyAVVideo)
         report.codec = counted.codec
         report.frames, broken = counted.count()
         if not report.frames:
@@ -99,12 +100,15 @@ def inspect_file(path: str, num_frames: int, stride: int | None, fps: float | No
     return report
 
 
-def report_table(reports: Sequence[FileReport], root: str | os.PathLike[str] = "") -> str:
-    """What a person wants to know: a line for each kind of readable file, then every file with a problem and why."""
+def report_table(reports: Sequence[FileReport], root: str | os.PathLike[str] = "", most: int = 12) -> str:
+    """What a person wants to know: the kinds of readable files (`most` lines), then every problem file and why."""
     good = [report for report in reports if report.ok]
     kinds = Counter((r.codec, f"{r.width}x{r.height}", f"{r.fps:.4g}", r.backend) for r in good)
     lines = [f"{'files':>6}  {'codec':<12} {'size':<11} {'fps':>7}  reader"]
-    lines += [f"{n:>6}  {codec:<12} {size:<11} {fps:>7}  {reader}" for (codec, size, fps, reader), n in kinds.most_common()]
+    for (codec, size, fps, reader), count in kinds.most_common(most):
+        lines.append(f"{count:>6}  {codec:<12} {size:<11} {fps:>7}  {reader}")
+    if len(kinds) > most:
+        lines.append(f"{'':>6}  and {len(kinds) - most} other kinds")
     short = sum(not report.clips for report in good)
     lines.append(
         f"{len(good)} of {len(reports)} files can be read: {sum(r.frames for r in good)} frames, "

@@ -16,7 +16,7 @@ POSITIONS = ("random", "centre", "uniform")
 
 
 def clip_step(stride: int | None, fps: float | None, video_fps: float) -> float:
-    """Video frames from one clip frame to the next, given exactly one of `stride` and `fps` (clip frames per second)."""
+    """Video frames from one clip frame to the next, given either `stride` or `fps` (clip frames a second)."""
     if (stride is None) == (fps is None):
         raise DataError(f"give either stride or fps, not both and not neither (stride={stride}, fps={fps})")
     if stride is not None:
@@ -39,8 +39,9 @@ def clip_span(num_frames: int, step: float) -> int:
 def frame_indices(length: int, num_frames: int, step: float, at: float, short: str = "error") -> np.ndarray:
     """Frames of one clip, (num_frames,) int64, never decreasing except where a short video loops.
 
-    `at` in [0, 1] is where the clip lies: 0 at the beginning of the video, 0.5 in the middle, 1 at the end. A video shorter than the
-    clip is an error, starts again ("loop"), repeats its last frame ("pad"), or gives an empty array ("skip").
+    `at` in [0, 1] is where the clip lies: 0 at the beginning of the video, 0.5 in the middle, 1 at the end. A video
+    shorter than the clip is a DataError, starts again ("loop"), repeats its last frame ("pad"), or gives an empty
+    array ("skip").
     """
     if short not in SHORT_POLICIES:
         raise DataError(f"unknown policy {short!r} for short videos; choose one of {', '.join(SHORT_POLICIES)}")
@@ -56,7 +57,10 @@ def frame_indices(length: int, num_frames: int, step: float, at: float, short: s
         return np.minimum(offsets, length - 1)
     if short == "skip":
         return offsets[:0]
-    raise DataError(f"the video has {length} frames and the clip needs {length - room}; shorten it or set short=loop|pad|skip")
+    raise DataError(
+        f"the video has {length} frames and a clip needs {length - room}: "
+        "ask for fewer, or set data.short to loop, pad or skip"
+    )
 
 
 def clip_indices(
@@ -71,9 +75,9 @@ def clip_indices(
     seed: int = 0,
     short: str = "error",
 ) -> np.ndarray:
-    """Frames of several clips of a video of `length` frames, (clips, num_frames) int64; (0, num_frames) for a skipped video.
+    """Frames of several clips of a video of `length` frames: (clips, num_frames) int64, (0, num_frames) if skipped.
 
-    position: "random" (a pure function of `seed`), "centre", or "uniform" (from the first possible clip to the last, evenly).
+    position: "random" (a pure function of `seed`), "centre", or "uniform" (from the first possible clip to the last).
     """
     if position not in POSITIONS:
         raise DataError(f"unknown clip position {position!r}; choose one of {', '.join(POSITIONS)}")

@@ -1,11 +1,11 @@
 """Videos on disk as a map-style dataset of clips.
 
 Notable:
-- A source is a video file, a folder (searched recursively; a folder per class on request) or a table (CSV with a header, or V-JEPA's
-  header-less `path label` lines); several sources make a mixture.
+- A source is a video file, a folder (searched recursively; a folder per class on request) or a table (CSV with a
+  header, or V-JEPA's header-less `path label` lines).
 - A sample is asked for by (index, seed): every random choice follows from the two, whatever the worker or the order.
-- A file that cannot be read does not stop anything here: the sample is drawn from another file, chosen by the seed, and says
-  under "skipped" what was wrong. Counting and stopping is the data module's business.
+- A file that cannot be read does not stop anything here: the sample is drawn from another file, chosen by the seed, and
+  says under "skipped" what was wrong. Counting and stopping is the data module's business.
 """
 
 from __future__ import annotations
@@ -59,21 +59,26 @@ class VideoList:
         return VideoList([self.paths[i] for i in rows], [self.labels[i] for i in rows], self.classes, self.root)
 
     def split(self, fraction: float) -> tuple[VideoList, VideoList]:
-        """(rest, held out): `fraction` of the files, chosen by a hash of their path below the root; one at least of each."""
+        """(rest, held out): `fraction` of the files by a hash of their path below the root; at least one each."""
         if len(self) < 2:
-            raise DataError(f"{self.root} has {len(self)} video: too few to hold one out; name a validation set in data.val")
-        order = sorted(range(len(self)), key=lambda i: hashlib.md5(os.path.relpath(self.paths[i], self.root).encode()).digest())
+            raise DataError(
+                f"{self.root} has too few videos to hold one out: name a set in data.val or set data.val_fraction=0"
+            )
+        names = [Path(os.path.relpath(path, self.root)).as_posix() for path in self.paths]
+        order = sorted(range(len(self)), key=lambda i: hashlib.md5(names[i].encode()).digest())
         count = min(max(1, round(fraction * len(self))), len(self) - 1)
         held = set(order[:count])
         return self[[i for i in range(len(self)) if i not in held]], self[sorted(held)]
 
 
 def find_videos(folder: str | os.PathLike[str]) -> list[str]:
-    """Every video file below a folder by suffix, sorted; hidden files and folders are left out, links are followed once."""
-    found, seen, others = [], set(), []
+    """Every video file below a folder, by suffix, sorted; hidden files and folders are left out."""
+    found: list[str] = []
+    others: list[str] = []
+    seen: set[str] = set()
     for here, folders, files in os.walk(folder, followlinks=True):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        if os.path.realpath(here) in seen:
+        if os.path.realpath(here) in seen:  # a link that leads back up
             folders.clear()
             continue
         seen.add(os.path.realpath(here))
@@ -92,14 +97,14 @@ def list_videos(
 ) -> VideoList:
     """The videos of a file, folder or table.
 
-    labels: "auto" (a table's label column; none for a folder), "folder" (the folder directly below the source names the class), "none".
-    `classes` fixes the order of the class names, as a validation set needs; otherwise they are sorted.
+    labels: "auto" (a table's label column; none for a folder), "folder" (the first folder below the source names the
+    class), "none". `classes` fixes the order of the class names, as a validation set needs; else they are sorted.
     """
     if labels not in LABELS:
         raise DataError(f"unknown labels {labels!r}; choose one of {', '.join(LABELS)}")
     path = Path(source)
     if not str(source) or not path.exists():
-        raise DataError(f"{str(source) or 'the data source'} does not exist: name a folder of videos, a video or a CSV file")
+        raise DataError(f"{source or 'the data source'} does not exist: name a folder of videos, a video or a CSV file")
     if path.is_dir():
         paths = find_videos(path)
         names = [os.path.relpath(video, path).split(os.sep) for video in paths]
@@ -143,9 +148,11 @@ def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -
             raise DataError(f"{path} has no column {label_column!r}; its columns are {', '.join(header)}")
     else:
         pairs = [line.rsplit(None, 1) for line in lines]
-        if any(len(pair) != 2 or not _integer(pair[1]) for pair in pairs):
-            wrong = next(line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2 or not _integer(pair[1]))
-            raise DataError(f"{path} is neither a CSV with a 'path' column nor lines of 'path label': {wrong[:80]!r}")
+        wrong = [line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2 or not _integer(pair[1])]
+        if wrong:
+            raise DataError(
+                f"{path} is neither a CSV with a 'path' column nor lines of 'path label': {wrong[0][:80]!r}"
+            )
         names, values = [pair[0] for pair in pairs], ["" if labels == "none" else pair[1] for pair in pairs]
     return _named([os.path.normpath(path.parent / name) for name in names], values, classes, path.parent)
 
@@ -164,7 +171,7 @@ def _named(paths: list[str], values: list[str], classes: Sequence[str], root: Pa
     place = {name: i for i, name in enumerate(known)}
     strange = sorted(set(given) - place.keys())
     if strange:
-        raise DataError(f"{root} has classes that the training set lacks: {', '.join(strange)} (known: {', '.join(known)})")
+        raise DataError(f"{root} has classes that training lacks: {', '.join(strange)} (known: {', '.join(known)})")
     return VideoList(paths, [place[value] if value else -1 for value in values], known, str(root))
 
 
@@ -181,10 +188,9 @@ class FrameSource(Protocol):
 
 
 class ClipDataset(Dataset[dict[str, Any]]):
-    """Clips of a list of videos. `dataset[i]` or `dataset[i, seed]` gives
-    {"video": float32 (C,T,h,w), "label": int (-1 if none), "index": int, "seed": int} and, where files failed, "skipped": list[Skip].
-
-    Item i is clip `i % clips_per_video` of video `i // clips_per_video`, at a random place in training, else spread evenly.
+    """Clips of a list of videos. `dataset[i]` or `dataset[i, seed]` gives {"video": float32 (C,T,h,w), "label": int (-1
+    if none), "index": int, "seed": int} and, where files failed, "skipped": list[Skip]; "index" is then the
+    replacement's. Item i is clip `i % clips_per_video` of video `i // clips_per_video`, placed by `position`.
     """
 
     def __init__(
@@ -217,7 +223,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
         return self.__getitems__([key])[0]
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[dict[str, Any]]:
-        """Several samples at once, whose "video" are views of one batch: flip and normalise cost once, not once a clip."""
+        """Several samples, whose "video" are views of one batch: flip and normalise cost once, not once a clip."""
         pairs = [(key, 0) if isinstance(key, int | np.integer) else key for key in keys]
         drawn = [self._draw(int(index), int(seed)) for index, seed in pairs]
         seeds = np.array([seed for _, seed in pairs], dtype=np.uint64)
@@ -241,7 +247,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             try:
                 frames = self._frames(path, candidate % self.clips_per_video, seed)
             except DataError as error:
-                skipped.append(Skip(path, str(error)))
+                skipped.append(Skip(path, str(error) if path in str(error) else f"{path}: {error}"))
                 continue
             if len(frames):
                 return candidate, self.transform.place(frames, seed), skipped
@@ -264,13 +270,10 @@ class ClipDataset(Dataset[dict[str, Any]]):
         place = clip_place(self.position, clip, self.clips_per_video, int(mix(seed, PLACE)))
         if self.cache is not None and path in self.cache:
             step = clip_step(self.stride, self.fps, self.cache.fps(path))
-            return self.cache.frames(path, self._indices(path, self.cache.length(path), step, place))
+            return self.cache.frames(
+                path, frame_indices(self.cache.length(path), self.num_frames, step, place, self.short)
+            )
         video = open_video(path, self.backend)
-        indices = self._indices(path, len(video), clip_step(self.stride, self.fps, video.fps), place)
-        return video.frames(indices) if len(indices) else np.empty((0, video.height, video.width, 3), np.uint8)
-
-    def _indices(self, path: str, length: int, step: float, place: float) -> np.ndarray:
-        try:
-            return frame_indices(length, self.num_frames, step, place, self.short)
-        except DataError as error:
-            raise DataError(f"{path}: {error}") from None
+        step = clip_step(self.stride, self.fps, video.fps)
+        indices = frame_indices(len(video), self.num_frames, step, place, self.short)
+        return video.frames(indices) if len(indices) else np.empty((0, 1, 1, 3), np.uint8)

@@ -1,7 +1,7 @@
 """Run a function on many items in worker processes that may crash or hang without taking the caller along.
 
-Video decoders are C code fed with foreign bytes. A worker that dies or passes its time limit is replaced, and its item is
-reported as failed; `concurrent.futures` would declare the whole pool broken instead.
+Video decoders are C code fed with foreign bytes. A worker that dies or passes its time limit is replaced, and its item
+is reported as failed; `concurrent.futures` would declare the whole pool broken instead.
 """
 
 from __future__ import annotations
@@ -43,11 +43,20 @@ class _Worker:
 def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
     devnull = os.open(os.devnull, os.O_WRONLY)
     os.dup2(devnull, 2)  # what decoders print about broken files would tear up the progress bar
+    parent = os.getppid()
     while True:
         try:
-            pipe.send(function(pipe.recv()))
+            while not pipe.poll(5):
+                if os.getppid() != parent:  # killed: a sibling's copy of the pipe keeps it from closing
+                    return
+            item = pipe.recv()
         except (EOFError, KeyboardInterrupt):
             return
+        try:
+            result = function(item)
+        except Exception as error:  # the border of the process: whatever happened belongs to this item
+            result = Failure(f"{type(error).__name__}: {error}")
+        pipe.send(result)
 
 
 def isolated_map(
@@ -55,7 +64,7 @@ def isolated_map(
 ) -> Iterator[tuple[Any, Any]]:
     """Yield (item, function(item)) as they finish, or (item, Failure) after a crash or `timeout` seconds.
 
-    `function` is a top-level function that reports its own errors by what it returns.
+    `function` is a top-level function; what it raises becomes a Failure too.
     """
     # Forking is quick and needs no importable __main__; macOS and Windows cannot be trusted with it.
     context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
@@ -79,10 +88,10 @@ def isolated_map(
             soonest = min(worker.deadline for worker in pool) - time.monotonic()
             ready = wait([worker.pipe for worker in pool], timeout=max(0.0, soonest))
             for worker in list(pool):
-                item, result = worker.item, None
+                item, lost = worker.item, True
                 if worker.pipe in ready:
                     try:
-                        result = worker.pipe.recv()
+                        result, lost = worker.pipe.recv(), False
                     except EOFError:
                         worker.process.join(1)
                         result = Failure(f"the decoder crashed (exit code {worker.process.exitcode})")
@@ -90,7 +99,7 @@ def isolated_map(
                     result = Failure(f"not decoded within {timeout:g} s")
                 else:
                     continue
-                if isinstance(result, Failure):
+                if lost:
                     worker.stop()
                     pool.remove(worker)
                     worker = _Worker(context, function)

@@ -1,10 +1,9 @@
 """Clips for training: an endless stream that resumes exactly, and a finite ordered pass for validation.
 
 Notable:
-- The stream has positions. Sample p is (index, seed), a pure function of (data.seed, p); rank r of W takes its batch from positions
-  (step * W + r) * batch_size onwards. Worker count and resuming change nothing.
 - The model's masks come in by `collate`: samples -> batch. This package does not know what a mask is.
-- Files that cannot be read are replaced, counted once each and listed at the end; above `max_bad_fraction` training stops.
+- Files that cannot be read are replaced, counted once each and listed at the end; above `max_bad_fraction` training
+  stops. Under DDP every rank counts what it met.
 """
 
 from __future__ import annotations
@@ -12,66 +11,24 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, Sampler, default_collate
+from torch.utils.data import DataLoader, default_collate
 
 from .cache import FrameCache
-from .clips import SHORT_POLICIES
+from .config import DataConfig, SourceConfig, validate
 from .dataset import ClipDataset, Skip, VideoList, list_videos
 from .errors import DataError
-from .reader import BACKENDS
-from .seeds import mix, unit
+from .stream import ClipStream
 from .transforms import ClipTransform, frame_size
 
 __all__ = ["ClipDataModule", "ClipStream", "DataConfig", "SourceConfig", "collate_clips", "make_dataset"]
 
 log = logging.getLogger(__name__)
 Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
-
-
-@dataclass
-class SourceConfig:
-    """One part of a mixture: a folder or table, and how often its videos are drawn relative to the other parts."""
-
-    path: str = ""
-    weight: float = 1.0
-    labels: str = "auto"
-
-
-@dataclass
-class DataConfig:
-    """Where clips come from and what they look like. Everything below `data:` in a YAML file."""
-
-    train: str = ""  # folder (recursive), video, CSV with a header, or V-JEPA's `path label` lines
-    val: str = ""  # the same; empty: hold out `val_fraction` of train by file
-    mixture: list[SourceConfig] = field(default_factory=list)  # instead of train: several sources with weights
-    labels: str = "auto"  # auto: a table's label column; folder: a folder per class; none
-    label_column: str = "label"
-    val_fraction: float = 0.1  # 0: no validation
-    num_frames: int = 16
-    stride: int | None = 1  # video frames from one clip frame to the next; null with fps
-    fps: float | None = None  # clip frames a second; needs stride: null
-    short: str = "loop"  # videos shorter than a clip: error | loop | pad | skip
-    clips_per_video: int = 1  # spread evenly in validation
-    size: list[int] = field(default_factory=lambda: [64, 64])  # height, width
-    scale: list[float] = field(default_factory=lambda: [0.3, 1.0])  # random crop, share of the area; [1, 1]: no crop
-    ratio: list[float] = field(default_factory=lambda: [0.75, 1.35])  # random crop, width / height
-    flip: bool = True
-    batch_size: int = 32  # per device
-    workers: int = 2
-    prefetch: int = 4  # batches each worker has ready
-    max_bad_fraction: float = 0.05  # more files unreadable than this: stop
-    backend: str = "auto"  # auto | decord | pyav
-    cache: bool = False  # decode every video once, to frames of `size` in a memory-mapped file
-    cache_dir: str = ""  # empty: .cache beside the videos, or the user's cache folder where that cannot be written
-    cache_max_gb: float = 8.0
-    seed: int = 0
 
 
 def make_dataset(
@@ -92,54 +49,8 @@ def make_dataset(
     )
 
 
-class ClipStream(Sampler[list[tuple[int, int]]]):
-    """Endless batches of (index, seed). Without weights every epoch is a permutation; with weights every draw is independent."""
-
-    def __init__(
-        self,
-        size: int,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        start: int | Callable[[], int] = 0,
-        groups: list[tuple[range, float]] | None = None,
-    ) -> None:
-        """`start`: the first batch of each rank; `groups`: (indices, weight) of each part of a mixture."""
-        self.size, self.batch_size, self.seed = size, batch_size, seed
-        self.rank, self.world_size, self.start, self.groups = rank, world_size, start, groups
-        self._epoch, self._order = -1, np.empty(0, np.int64)
-
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        step = self.start() if callable(self.start) else self.start
-        while True:
-            yield self.batch(step)
-            step += 1
-
-    def batch(self, step: int) -> list[tuple[int, int]]:
-        """What this rank trains on at batch number `step`."""
-        first = (step * self.world_size + self.rank) * self.batch_size
-        positions = np.arange(first, first + self.batch_size)
-        seeds = mix(self.seed, 0, positions) >> np.uint64(1)  # fits int64
-        return list(zip(self._indices(positions).tolist(), seeds.tolist(), strict=True))
-
-    def _indices(self, positions: np.ndarray) -> np.ndarray:
-        if self.groups is None:
-            return np.array([self._permuted(int(position)) for position in positions])
-        bounds = np.cumsum([weight for _, weight in self.groups])
-        chosen = np.searchsorted(bounds / bounds[-1], unit(self.seed, 1, positions), side="right")
-        within = unit(self.seed, 2, positions)
-        return np.array([self.groups[g][0][int(u * len(self.groups[g][0]))] for g, u in zip(chosen, within, strict=True)])
-
-    def _permuted(self, position: int) -> int:
-        epoch, place = divmod(position, self.size)
-        if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.size)
-        return int(self._order[place])
-
-
 def collate_clips(samples: list[dict[str, Any]], collate: Collate | None = None) -> dict[str, Any]:
-    """Samples to a batch by `collate` (default: stack); what was skipped travels under "skipped" if there is anything."""
+    """Samples to a batch by `collate` (default: stack); what was skipped travels under "skipped", if anything was."""
     skipped = [skip for sample in samples for skip in sample.pop("skipped", [])]
     batch = (collate or default_collate)(samples)
     return batch | {"skipped": skipped} if skipped else batch
@@ -161,11 +72,14 @@ class ClipLoader(DataLoader[dict[str, Any]]):
     on_skip: Callable[[list[Skip]], None] | None = None
 
     def __iter__(self) -> Iterator[dict[str, Any]]:  # type: ignore[override]
-        for batch in super().__iter__():
-            skipped = batch.pop("skipped", [])
-            if skipped and self.on_skip is not None:
-                self.on_skip(skipped)
-            yield batch
+        try:
+            for batch in super().__iter__():
+                skipped = batch.pop("skipped", [])
+                if skipped and self.on_skip is not None:
+                    self.on_skip(skipped)
+                yield batch
+        except DataError as error:  # without the worker's traceback, which torch puts into the message
+            raise DataError(str(error).rpartition("Error: ")[2].strip()) from None
 
 
 class ClipDataModule(LightningDataModule):
@@ -177,7 +91,7 @@ class ClipDataModule(LightningDataModule):
 
     def __init__(self, config: DataConfig, collate: Collate | None = None, start: int | None = None) -> None:
         super().__init__()
-        _validate(config)
+        validate(config)
         self.config, self.collate, self.start = config, collate, start
         self.train_set: ClipDataset | None = None
         self.val_set: ClipDataset | None = None
@@ -201,23 +115,24 @@ class ClipDataModule(LightningDataModule):
         if self.train_set is not None:
             return
         config = self.config
-        train, self._groups = self._train_videos()
+        train, groups = self._train_videos()
+        train_cache = val_cache = self._cached(train)
+        self._total = len(train)
         val: VideoList | None = None
         if config.val:
             val = list_videos(config.val, config.labels, config.label_column, train.classes)
+            val_cache = self._cached(val)
+            self._total += len(val)
         elif config.val_fraction > 0:
             rest, val = train.split(config.val_fraction)
-            self._groups = _regroup(self._groups, train, rest)
-            train = rest
-        caches = [self._cached(videos) if config.cache else (videos, None) for videos in (train, val) if videos is not None]
-        self._total = sum(len(videos) for videos in (train, val) if videos is not None)
-        for (kept, cache), videos in zip(caches, (train, val), strict=False):
-            if videos is train:
-                self._groups = _regroup(self._groups, train, kept)
-                self.train_set = make_dataset(config, kept, True, cache)
-            else:
-                self.val_set = make_dataset(config, kept, False, cache)
-        self.note([Skip(path, why) for _, cache in caches if cache is not None for path, why in cache.bad.items()])
+            train, groups = rest, _regroup(groups, train, rest)
+        kept = _readable(train, train_cache)
+        self._groups = _regroup(groups, train, kept)
+        if val is not None:
+            self.val_set = make_dataset(config, _readable(val, val_cache), False, val_cache)
+        self.train_set = make_dataset(config, kept, True, train_cache)
+        caches = [cache for cache in (train_cache, val_cache) if cache is not None]
+        self.note([Skip(path, why) for cache in caches for path, why in cache.bad.items()])
 
     def _train_videos(self) -> tuple[VideoList, list[tuple[range, float]] | None]:
         config = self.config
@@ -235,22 +150,27 @@ class ClipDataModule(LightningDataModule):
         root = os.path.commonpath([os.path.abspath(part.root) for part in parts])
         return VideoList(paths, labels, max((part.classes for part in parts), key=len), root), groups
 
-    def _cached(self, videos: VideoList) -> tuple[VideoList, FrameCache]:
+    def _cached(self, videos: VideoList) -> FrameCache | None:
         config = self.config
+        if not config.cache:
+            return None
         folder = Path(config.cache_dir) if config.cache_dir else _cache_folder(Path(videos.root))
-        cache = FrameCache.build(
-            videos.paths, frame_size(config.size), folder, config.backend, config.cache_max_gb, max(1, config.workers)
+        return FrameCache.build(
+            videos.paths,
+            frame_size(config.size),
+            folder,
+            config.backend,
+            config.cache_max_gb,
+            workers=config.workers or os.cpu_count() or 1,
         )
-        good = [i for i, path in enumerate(videos.paths) if path in cache]
-        if not good:
-            reasons = "\n".join(f"  {reason}" for reason in list(cache.bad.values())[:20])
-            raise DataError(f"none of the {len(videos)} videos can be read:\n{reasons}")
-        return videos[good], cache
 
     # ------------------------------------------------------------------ loaders
 
     def train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Endless: give the trainer `max_steps`. Batches hold video (B,C,T,H,W), label, index, seed and what `collate` adds."""
+        """Endless: give the trainer `max_steps`.
+
+        Batches hold video (B,C,T,H,W) float32, label, index and seed (B,) int64, and what `collate` adds.
+        """
         self.setup()
         assert self.train_set is not None
         stream = ClipStream(
@@ -278,11 +198,11 @@ class ClipDataModule(LightningDataModule):
         workers = self.config.workers
         loader = ClipLoader(
             dataset,
-            batch_sampler=batches,  # type: ignore[arg-type]
+            batch_sampler=batches,
             num_workers=workers,
             collate_fn=_Collate(self.collate),
             pin_memory=torch.cuda.is_available(),
-            persistent_workers=workers > 0,
+            persistent_workers=workers > 0 and isinstance(batches, ClipStream),
             prefetch_factor=self.config.prefetch if workers else None,
         )
         loader.on_skip = self.note
@@ -300,16 +220,14 @@ class ClipDataModule(LightningDataModule):
     # ------------------------------------------------------------------ bad files
 
     def note(self, skipped: list[Skip]) -> None:
-        """Count files that gave no clip, each once. DataError when more than `max_bad_fraction` of all files are bad."""
+        """Count files that gave no clip, each once. DataError when more than `max_bad_fraction` of them are bad."""
         for skip in skipped:
             self.skipped.setdefault(skip.path, skip)
         bad = [skip for skip in self.skipped.values() if skip.bad]
         allowed = self.config.max_bad_fraction
         if len(bad) > allowed * self._total:
-            raise DataError(
-                f"{len(bad)} of {self._total} video files cannot be read, more than data.max_bad_fraction={allowed:g} allows:\n"
-                + _listing(bad)
-            )
+            share = f"{len(bad)} of {self._total} video files cannot be read"
+            raise DataError(f"{share}, more than data.max_bad_fraction={allowed:g} allows:\n{_listing(bad)}")
 
     def teardown(self, stage: str | None = None) -> None:
         if self.skipped:
@@ -336,24 +254,19 @@ def _regroup(
     return result
 
 
+def _readable(videos: VideoList, cache: FrameCache | None) -> VideoList:
+    """Without the videos that could not be decoded into the cache."""
+    if cache is None:
+        return videos
+    good = [i for i, path in enumerate(videos.paths) if path in cache]
+    if not good:
+        bad = [Skip(path, cache.bad[path]) for path in videos.paths]
+        raise DataError(f"none of {len(videos)} video files can be read:\n{_listing(bad)}")
+    return videos[good]
+
+
 def _cache_folder(root: Path) -> Path:
     """`.cache` beside the videos, or the user's cache folder where that cannot be written."""
     if os.access(root, os.W_OK):
         return root / ".cache"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jepa-decoded"
-
-
-def _validate(config: DataConfig) -> None:
-    if bool(config.train) == bool(config.mixture):
-        raise DataError("data.train is empty: name a folder of videos, a CSV file or a mixture" if not config.train
-                        else "give either data.train or data.mixture, not both")
-    if config.short not in SHORT_POLICIES:
-        raise DataError(f"data.short={config.short!r} is unknown; choose one of {', '.join(SHORT_POLICIES)}")
-    if config.backend not in BACKENDS:
-        raise DataError(f"data.backend={config.backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    if config.batch_size < 1 or config.workers < 0 or config.prefetch < 1:
-        raise DataError("data.batch_size and data.prefetch must be at least 1, data.workers at least 0")
-    if not 0 <= config.val_fraction < 1 or not 0 <= config.max_bad_fraction <= 1:
-        raise DataError("data.val_fraction must be in [0, 1) and data.max_bad_fraction in [0, 1]")
-    if any(part.weight <= 0 for part in config.mixture):
-        raise DataError("every weight in data.mixture must be positive")

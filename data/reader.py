@@ -17,6 +17,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -122,7 +123,7 @@ class DecordVideo:
     @functools.cached_property
     def codec(self) -> str:
         with _opened(self.path) as container:  # decord does not tell
-            return _best_stream(container, self.path).codec_context.name
+            return _best_stream(container, self.path).codec_context.codec.canonical_name
 
     @functools.cached_property
     def height(self) -> int:
@@ -161,7 +162,7 @@ class PyAVVideo:
         keys: list[int] = []
         with _opened(path) as container:
             stream = _best_stream(container, path)
-            self.codec = stream.codec_context.name
+            self.codec = stream.codec_context.codec.canonical_name
             self.fps = float(stream.average_rate or stream.guessed_rate or 0)
             try:
                 for packet in container.demux(stream):
@@ -272,7 +273,7 @@ def _filtered(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
     """To RGB by FFmpeg's scale filter, as decord does: for 10 bits and odd heights nearer to it than a bare scaler."""
     graph = av.filter.Graph()
     source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or av.time_base
+        width=frame.width, height=frame.height, format=frame.format, time_base=frame.time_base or Fraction(1, 25)
     )
     graph.link_nodes(
         source,

@@ -8,8 +8,8 @@ __all__ = ["mix", "unit"]
 
 
 def mix(*parts: int | np.ndarray) -> np.ndarray:
-    """Hash integers (or integer arrays, broadcast together) to well-mixed uint64: the finaliser of splitmix64, chained."""
-    state = np.uint64(0)
+    """Hash integers (or integer arrays, broadcast together) to uint64: the finaliser of splitmix64, chained."""
+    state = np.zeros((), np.uint64)
     with np.errstate(over="ignore"):  # wrapping round at 2**64 is the point
         for part in parts:
             value = state + np.asarray(part).astype(np.uint64) + np.uint64(0x9E3779B97F4A7C15)

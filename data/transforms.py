@@ -1,7 +1,7 @@
 """Whole clips from decoded frames to what a model takes: one crop and one flip per clip, then normalise.
 
-Notable: every random choice is a pure function of the sample's seed (torchvision draws from torch's global generator, which is
-seeded for the call and put back), and flip and normalise work on a whole batch at once.
+Notable: every random choice is a pure function of the sample's seed (torchvision draws from torch's global generator,
+which is seeded for the call and put back), and flip and normalise work on a whole batch at once.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def resize_and_crop(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor
 class ClipTransform:
     """uint8 frames (T,H,W,C) of any size to a normalised float32 clip (C,T,h,w).
 
-    Training: random resized crop (`scale` = share of the area, `ratio` = width / height) and a flip of every second clip. Otherwise, and with
-    `scale` [1, 1], the frame is resized to cover `size` and cropped in the centre.
+    Training: random resized crop (`scale` = share of the area, `ratio` = width / height) and a flip of every second
+    clip. Otherwise, and with `scale` [1, 1], the frame is resized to cover `size` and cropped in the centre.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class ClipTransform:
         self.flip = train and flip
         self.crop: v2.RandomResizedCrop | None = None
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
-            raise DataError(f"scale must be two shares of the frame's area with 0 < low <= high <= 1, not {list(scale)}")
+            raise DataError(f"scale must be two shares of the area, 0 < low <= high <= 1, not {list(scale)}")
         if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
             raise DataError(f"ratio must be two positive numbers (width / height), low first, not {list(ratio)}")
         if train and tuple(scale) != (1.0, 1.0):

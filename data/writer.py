@@ -1,8 +1,8 @@
 """Write clips as H.264 mp4 (PyAV) and as GIF (Pillow).
 
 Notable:
-- Colours are converted to and tagged as BT.709 limited range, so that every player, decord and PyAV undo the same matrix; what
-  is lost is chroma resolution (4:2:0) and quantisation.
+- Colours are converted to and tagged as BT.709 limited range, so that every player, decord and PyAV undo the same
+  matrix; what is lost is chroma resolution (4:2:0) and quantisation.
 - No B-frames: frame i of the file is frame i of the array, without an edit list.
 - One thread and no date in the header: the same frames give the same bytes.
 - Written beside the target and renamed, so an interruption never leaves half a file.
@@ -38,8 +38,8 @@ def write_video(
 ) -> Path:
     """Write frames (T,H,W,3) uint8 RGB, or an iterable of (H,W,3), as H.264 yuv420p in an mp4 file, atomically.
 
-    Odd heights and widths are padded by one repeated row or column, which 4:2:0 needs. `crf` is x264's constant rate factor
-    (0 best, 51 worst; 14 is hard to tell from the source). Raises DataError for frames that are not such an array.
+    Odd heights and widths are padded by one repeated row or column, which 4:2:0 needs. `crf` is x264's constant rate
+    factor (0 best, 51 worst; 14 is hard to tell from the source). Raises DataError for frames of another form.
     """
     stream_of_frames = iter(frames)
     try:
@@ -58,7 +58,9 @@ def write_video(
         codec.color_range = ColorRange.MPEG
         for index, frame in enumerate(chain([first], stream_of_frames)):
             if _checked(frame, path).shape[:2] != (height, width):
-                raise DataError(f"cannot write {path}: frame {index} is {frame.shape}, the first was {(height, width, 3)}")
+                raise DataError(
+                    f"cannot write {path}: frame {index} is {frame.shape}, the first was {(height, width, 3)}"
+                )
             if height % 2 or width % 2:
                 frame = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
             picture = reformatter.reformat(
