@@ -1,0 +1,121 @@
+"""Weights in and out: `safetensors` with a JSON config to share, Lightning checkpoints to resume. Nothing here unpickles code.
+
+Every load is strict. A checkpoint that does not fit says which keys and shapes differ, and stops.
+"""
+
+import json
+import os
+import pickle
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read, or that belongs to another architecture."""
+
+
+def load_strict(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+    """`model.load_state_dict(state)` in place, where keys and shapes agree exactly; else a CheckpointError naming them."""
+    own = model.state_dict()
+    problems = [f"missing {key}" for key in own if key not in state]
+    problems += [f"unexpected {key}" for key in state if key not in own]
+    problems += [
+        f"{key} is {tuple(state[key].shape)} there and {tuple(own[key].shape)} here"
+        for key in own
+        if key in state and state[key].shape != own[key].shape
+    ]
+    if problems:
+        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
+        raise CheckpointError(f"{source} holds another architecture: {'; '.join(problems[:8])}{more}")
+    model.load_state_dict(state)
+
+
+def save_shared(model: nn.Module, config: object, folder: str | Path) -> None:
+    """Write `config.json` and `model.safetensors` into `folder`; each file appears whole or not at all."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
+    settings = asdict(cast(Any, config)) if is_dataclass(config) else config
+    _replace(folder / WEIGHTS, lambda file: save_file(state, file))
+    _replace(folder / CONFIG, lambda file: file.write_text(json.dumps(settings, indent=2) + "\n"))
+
+
+def load_shared(cls: type[Model], schema: type, model_id: str, options: dict[str, Any] | None = None) -> Model:
+    """A model of class `cls(config)` from a folder, or from a Hub repository of that name."""
+    config_file, weights_file = (_locate(model_id, name, options or {}) for name in (CONFIG, WEIGHTS))
+    try:
+        settings = json.loads(config_file.read_text())
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), settings))
+    except (ValueError, OmegaConfBaseException) as error:
+        raise CheckpointError(f"{config_file} is not a config of {cls.__name__}: {str(error).splitlines()[0]}") from None
+    try:
+        state = load_file(weights_file)
+    except SafetensorError as error:
+        raise CheckpointError(f"{weights_file} is not a readable safetensors file: {error}") from None
+    model = cls(config)
+    load_strict(model, state, weights_file)
+    return model.eval()
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A Lightning checkpoint as plain tensors and containers (`weights_only=True`: it cannot execute code)."""
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"{path}: no such checkpoint")
+    try:
+        return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from None
+
+
+def load_model(cls: type[Model], schema: type, path: str | Path, kind: str, prefix: str) -> Model:
+    """A model from a shared folder or from the Lightning checkpoint of a `kind` run, whose weights carry `prefix`."""
+    path = Path(path)
+    if path.is_dir():
+        return load_shared(cls, schema, str(path))
+    checkpoint = read_checkpoint(path)
+    if checkpoint.get("kind") != kind:
+        found = f"a {checkpoint['kind']}" if "kind" in checkpoint else "something else"
+        raise CheckpointError(f"{path} is the checkpoint of {found}, and a {kind} is needed here")
+    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), checkpoint["config"]))
+    model = cls(config)
+    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+    load_strict(model, state, path)
+    return model.eval()
+
+
+def _locate(model_id: str, name: str, options: dict[str, Any]) -> Path:
+    folder = Path(model_id)
+    if folder.is_dir():
+        if not (folder / name).is_file():
+            raise CheckpointError(f"{folder} has no {name}: give the folder that save_pretrained wrote")
+        return folder / name
+    known = {k: v for k, v in options.items() if k in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
+    try:
+        return Path(hf_hub_download(model_id, name, **known))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(f"{model_id} is neither a folder nor a repository with {name}: {error}") from None
+
+
+def _replace(path: Path, write: Any) -> None:
+    part = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(part)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)

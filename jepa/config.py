@@ -1,0 +1,144 @@
+"""Settings as dataclasses, merged from YAML and `key=value` words by OmegaConf.
+
+An unknown key, a wrong type or a missing file is one `ConfigError` that names it and, for a key, the nearest known one.
+Nothing is read with `.get`: what is not declared here, or in the schema of an entry point, does not exist.
+"""
+
+import dataclasses
+import difflib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, cast, get_args, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+Schema = TypeVar("Schema")
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used as given; the message names the key or file."""
+
+
+@dataclass
+class EncoderConfig:
+    """Video ViT. `position` is rope, sincos, or both (rope+sincos); `rope` is standard, or vjepa2 for its checkpoints."""
+
+    embed_dim: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    mlp_ratio: float = 4.0
+    patch_size: int = 16
+    tubelet_size: int = 2
+    in_channels: int = 3
+    position: str = "rope"
+    rope: str = "standard"
+
+
+@dataclass
+class PredictorConfig:
+    """Narrow transformer; its positions follow the encoder's. One learned mask token for each kind of mask, or 1."""
+
+    embed_dim: int = 192
+    depth: int = 6
+    num_heads: int = 6
+    mlp_ratio: float = 4.0
+    num_mask_tokens: int = 1
+
+
+@dataclass
+class JEPAConfig:
+    """The method. Everything after `target_norm` is off by default.
+
+    target_norm         layer: non-affine layer norm of every target token (V-JEPA); batch: each channel standardised over
+                        the batch's tokens (at evaluation, over the running average of batches).
+    context_loss        weight of the loss on visible tokens, each divided by sqrt(distance to the nearest target) (V-JEPA 2.1).
+    regulariser         none, sigreg (LeJEPA) or vicreg (variance and covariance), on the context encoder's tokens.
+    """
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    target_norm: str = "layer"
+    context_loss: float = 0.0
+    regulariser: str = "none"
+    regulariser_weight: float = 0.0
+
+
+def choose(key: str, value: str, known: tuple[str, ...]) -> str:
+    """`value` if it is one of `known`, else a ConfigError that names the nearest."""
+    if value not in known:
+        near = difflib.get_close_matches(value, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"{key} is {value!r}, which is not one of {', '.join(known)}{hint}")
+    return value
+
+
+def load_config(schema: type[Schema], path: str | Path | None = None, overrides: list[str] | None = None) -> Schema:
+    """The schema's defaults, then the YAML file, then `key=value` words (dotted keys), as an instance of the schema."""
+    merged = OmegaConf.structured(schema)
+    if path is not None:
+        file = Path(path)
+        if not file.is_file():
+            raise ConfigError(f"{file}: no such config file")
+        try:
+            loaded = OmegaConf.load(file)
+        except (YAMLError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+        merged = _merge(schema, merged, loaded, str(file))
+    for word in overrides or []:
+        key, equals, _ = word.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{word!r} is not of the form key=value")
+        try:
+            parsed = OmegaConf.from_dotlist([word])
+        except YAMLError as error:
+            raise ConfigError(f"{word!r} has a value that is not valid YAML: {' '.join(str(error).split())}") from None
+        merged = _merge(schema, merged, parsed, "the command line")
+    missing = OmegaConf.missing_keys(merged)
+    if missing:
+        raise ConfigError(f"{sorted(missing)[0]} must be given, as {sorted(missing)[0]}=...")
+    return cast(Schema, OmegaConf.to_object(merged))
+
+
+def save_config(config: object, path: str | Path) -> None:
+    """Write a config instance as YAML that `load_config` reads back to an equal one."""
+    Path(path).write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def _merge(schema: type, base: Any, extra: Any, source: str) -> Any:
+    _refuse_unknown(schema, extra, source, prefix="")
+    try:
+        return OmegaConf.merge(base, extra)
+    except OmegaConfBaseException as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{error.full_key or 'a value'} in {source}: {reason}") from None
+
+
+def _refuse_unknown(schema: type, node: Any, source: str, prefix: str) -> None:
+    if not OmegaConf.is_dict(node):
+        raise ConfigError(f"{prefix.rstrip('.') or 'the file'} in {source} must be a table of settings, not {node!r}")
+    hints = get_type_hints(schema)
+    for key in node:
+        if str(key) not in hints:
+            known = [f"{prefix}{name}" for name in hints]
+            near = difflib.get_close_matches(f"{prefix}{key}", [*known, *_all_keys(schema)], n=1, cutoff=0.4)
+            hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
+            raise ConfigError(f"unknown key {prefix}{key} in {source}{hint}")
+        kind = hints[str(key)]
+        value = None if OmegaConf.is_missing(node, key) else node[key]
+        item = next((a for a in get_args(kind) if dataclasses.is_dataclass(a)), None)
+        if dataclasses.is_dataclass(kind) and value is not None:
+            _refuse_unknown(cast(type, kind), value, source, f"{prefix}{key}.")
+        elif item is not None and OmegaConf.is_list(value):
+            for i, entry in enumerate(value):
+                _refuse_unknown(cast(type, item), entry, source, f"{prefix}{key}[{i}].")
+
+
+def _all_keys(schema: type, prefix: str = "") -> list[str]:
+    keys = []
+    for name, kind in get_type_hints(schema).items():
+        keys.append(f"{prefix}{name}")
+        if dataclasses.is_dataclass(kind):
+            keys += _all_keys(cast(type, kind), f"{prefix}{name}.")
+    return keys

@@ -1,0 +1,84 @@
+"""Is a JEPA healthy? The loss does not say: falling then rising is normal, and a sudden drop is a partial collapse.
+
+What does: the spread and effective rank of the target latents, whether predictions point where targets do, and
+whether the predictor beats copying what it saw. `verdict` puts it in words.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from jepa.grid import Grid, gather_tokens
+from jepa.masks import Mask
+
+
+def feature_std(x: Tensor) -> Tensor:
+    """Mean over channels of the standard deviation over all tokens of (..., D). Zero means collapse to a point."""
+    return x.flatten(0, -2).float().std(0).mean()
+
+
+def effective_rank(x: Tensor, max_tokens: int = 8192) -> Tensor:
+    """RankMe (arXiv 2210.02885): exp of the entropy of the normalised singular values of centred tokens (..., D)."""
+    x = x.flatten(0, -2).float()
+    x = x[:: max(1, -(-len(x) // max_tokens))]
+    values = torch.linalg.svdvals(x - x.mean(0))
+    p = values / values.sum().clamp_min(1e-12) + 1e-12
+    return torch.exp(-(p * p.log()).sum())
+
+
+@dataclass(frozen=True)
+class PredictionErrors:
+    """Mean absolute errors against the target latents (scalars), and the cosine of predictions and targets."""
+
+    predictor: Tensor
+    copy: Tensor
+    mean: Tensor
+    cosine: Tensor
+
+
+def prediction_errors(z: Tensor, h: Tensor, mask: Mask, grid: Grid) -> PredictionErrors:
+    """Errors of predictions z (B, M, D) at `mask.target_ids` given all target latents h (B, N, D).
+
+    copy: the target latent of the nearest visible moment at the same place (falling back to the clip's visible mean);
+    mean: the mean latent of the batch.
+    """
+    target = gather_tokens(h, mask.target_ids)
+    copied = gather_tokens(h, copy_ids(mask, grid))
+    mean = h.mean((0, 1)).expand_as(target)
+    return PredictionErrors(
+        predictor=F.l1_loss(z.float(), target),
+        copy=F.l1_loss(copied, target),
+        mean=F.l1_loss(mean, target),
+        cosine=F.cosine_similarity(z.float(), target, dim=-1).mean(),
+    )
+
+
+def copy_ids(mask: Mask, grid: Grid) -> Tensor:
+    """(B, M) id of the visible token nearest to each target; the same place at another time is preferred to any other."""
+    place = grid.h * grid.w
+    context, target = mask.context_ids, mask.target_ids
+    elsewhere = (target[:, :, None] % place != context[:, None, :] % place).float()
+    lag = (target[:, :, None] // place - context[:, None, :] // place).abs()
+    nearest = (elsewhere * 10_000 + lag).argmin(-1)  # (B, M) index into the context
+    return context.gather(1, nearest)
+
+
+def skill(error: float, baseline: float) -> float:
+    """1 - error / baseline: 1 is perfect, 0 no better than the baseline, negative worse."""
+    return 1.0 - error / max(baseline, 1e-12)
+
+
+def verdict(std: float, rank: float, width: int, vs_copy: float, vs_mean: float) -> tuple[str, str]:
+    """(one word, one sentence) on the state of a model whose raw target latents have `std` and effective `rank` of `width`."""
+    if std < 1e-2 or rank < 2:
+        return "collapsed", f"The latents have collapsed: spread {std:.3f}, effective rank {rank:.1f} of {width}."
+    if rank < 0.05 * width:
+        return "narrow", f"The latents use few directions: effective rank {rank:.1f} of {width}. Raise the final momentum."
+    if vs_mean <= 0:
+        return "untrained", f"The predictor does not beat the mean latent (skill {vs_mean:+.2f}). Train longer."
+    if vs_copy <= 0:
+        return "copying", f"The predictor does not beat copying the last visible latent (skill {vs_copy:+.2f}). Train longer."
+    words = f"effective rank {rank:.1f} of {width}, {vs_copy:.0%} less error than copying, {vs_mean:.0%} less than the mean"
+    return "healthy", f"The latents are spread and predictable: {words}."

@@ -1,0 +1,113 @@
+"""The method: predict the latents of what is hidden from the latents of what is visible. Torch alone.
+
+    h = layer_norm(target_encoder(video))[target_ids]        no gradient, whole clip
+    z = predictor(context_encoder(video, context_ids), target_ids)
+    loss = |z - h|_1
+    target_encoder <- momentum * target_encoder + (1 - momentum) * context_encoder
+
+Pixels are never reconstructed. The context is masked *before* it is encoded: a hidden pixel cannot reach `z`.
+"""
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from huggingface_hub import PyTorchModelHubMixin
+from torch import Tensor, nn
+
+from jepa.checkpoints import load_model, load_shared, save_shared
+from jepa.config import JEPAConfig, choose
+from jepa.grid import Grid, coordinates, gather_tokens
+from jepa.masks import Mask
+from jepa.predictor import Predictor
+from jepa.regularisers import sigreg, vicreg
+from jepa.vit import VideoViT
+
+
+@dataclass(frozen=True)
+class JEPALoss:
+    """What one step computed: the `total` to descend, its parts, and the latents that diagnostics look at (detached)."""
+
+    total: Tensor
+    prediction: Tensor
+    context: Tensor
+    regulariser: Tensor
+    h: Tensor  # (B, N, D) target latents of the clip
+
+
+class JEPA(nn.Module, PyTorchModelHubMixin):
+    """Context encoder, its exponential moving average as target encoder, and predictor (V-JEPA, arXiv 2404.08471)."""
+
+    def __init__(self, config: JEPAConfig | None = None) -> None:
+        super().__init__()
+        self.config = config = config or JEPAConfig()
+        choose("target_norm", config.target_norm, ("layer", "batch"))
+        choose("regulariser", config.regulariser, ("none", "sigreg", "vicreg"))
+        self.context_encoder = VideoViT(config.encoder)
+        self.predictor = Predictor(config.predictor, config.encoder)
+        self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
+        width = config.encoder.embed_dim
+        self.target_norm: nn.Module = nn.LayerNorm(width, eps=1e-5, elementwise_affine=False)
+        if config.target_norm == "batch":
+            self.target_norm = nn.BatchNorm1d(width, affine=False)
+
+    def grid(self, video: Tensor) -> Grid:
+        """Token grid (t, h, w) of a video (..., T, H, W); ValueError where a size does not divide."""
+        return self.context_encoder.grid(video)
+
+    @torch.no_grad()
+    def encode(self, video: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Target latents `h` (B, N, D) of a video (B, C, T, H, W), or of the tokens at `ids` alone, seen alone."""
+        h = self.target_encoder(video, ids).float()
+        return self.target_norm(h.flatten(0, 1)).view_as(h)
+
+    def predict(self, video: Tensor, mask: Mask, mask_index: int = 0) -> Tensor:
+        """Predicted latents `z` (B, M, D) at `mask.target_ids`, from nothing but the pixels at `mask.context_ids`."""
+        context = self.context_encoder(video, mask.context_ids)
+        return self.predictor(context, self.grid(video), mask.context_ids, mask.target_ids, mask_index)[0]
+
+    def forward(self, video: Tensor, masks: Sequence[Mask]) -> JEPALoss:
+        """Loss of a batch (B, C, T, H, W), averaged over masks."""
+        h, grid = self.encode(video), self.grid(video)
+        prediction = context_loss = regulariser = video.new_zeros(())
+        for index, mask in enumerate(masks):
+            context = self.context_encoder(video, mask.context_ids)  # (B, K, D)
+            z, c = self.predictor(context, grid, mask.context_ids, mask.target_ids, index)
+            prediction = prediction + F.l1_loss(z.float(), gather_tokens(h, mask.target_ids)) / len(masks)
+            if self.config.context_loss:
+                weight = 1 / distance_to_targets(mask, grid).sqrt()  # (B, K)
+                error = (c.float() - gather_tokens(h, mask.context_ids)).abs().mean(-1)
+                context_loss = context_loss + (weight * error).mean() / len(masks)
+            if self.config.regulariser != "none":
+                term = sigreg if self.config.regulariser == "sigreg" else vicreg
+                regulariser = regulariser + term(context) / len(masks)
+        total = prediction + self.config.context_loss * context_loss + self.config.regulariser_weight * regulariser
+        return JEPALoss(total, prediction.detach(), context_loss.detach(), regulariser.detach(), h)
+
+    @torch.no_grad()
+    def update_target(self, momentum: float) -> None:
+        """One step of the moving average, after the optimizer's. A momentum of 1 keeps a frozen teacher (SALT)."""
+        if momentum < 1:
+            teacher, student = list(self.target_encoder.parameters()), list(self.context_encoder.parameters())
+            torch._foreach_lerp_(teacher, student, 1 - momentum)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "JEPA":
+        """Read a model from the checkpoint of a run (`best.ckpt`) or from a folder that `save_pretrained` wrote."""
+        return load_model(cls, JEPAConfig, path, kind="jepa", prefix="jepa.")
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        save_shared(self, self.config, save_directory)
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **options: object) -> "JEPA":
+        return load_shared(cls, JEPAConfig, model_id, options)
+
+
+def distance_to_targets(mask: Mask, grid: Grid) -> Tensor:
+    """(B, K) Euclidean distance, in tokens, from each visible token to the nearest target (V-JEPA 2.1)."""
+    place = coordinates(grid, mask.context_ids.device).float()
+    return torch.cdist(place[mask.context_ids], place[mask.target_ids]).amin(-1)

@@ -1,0 +1,69 @@
+"""AdamW with V-JEPA's parameter groups, and what the schedules say at every optimizer step."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from timm.optim import param_groups_weight_decay
+from torch import nn
+
+from jepa.config import choose
+from jepa.schedules import cosine, linear, warmup_constant, warmup_cosine
+
+
+@dataclass
+class OptimConfig:
+    """Schedules over `trainer.max_steps`, one value per optimizer step.
+
+    schedule    cosine: warm-up then half a cosine (V-JEPA 1); constant: warm-up then `lr` (V-JEPA 2).
+    stretch     the schedules are laid out for stretch * max_steps and cut at max_steps (V-JEPA 1 used 1.25).
+    momentum    of the target encoder, linear from `momentum` to `final_momentum`.
+    """
+
+    lr: float = 6.25e-4
+    start_lr: float = 2e-4
+    final_lr: float = 1e-6
+    warmup_steps: int = 1000
+    weight_decay: float = 0.04
+    final_weight_decay: float = 0.4
+    momentum: float = 0.998
+    final_momentum: float = 1.0
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.999])
+    schedule: str = "cosine"
+    stretch: float = 1.25
+
+
+class Rates(NamedTuple):
+    """What one optimizer step uses."""
+
+    lr: float
+    weight_decay: float
+    momentum: float
+
+
+def rates(config: OptimConfig, step: int, max_steps: int) -> Rates:
+    """Values of the schedules at `step`, counted in optimizer steps from 0."""
+    choose("optim.schedule", config.schedule, ("cosine", "constant"))
+    total = round(config.stretch * max_steps)
+    if config.schedule == "constant":
+        lr = warmup_constant(step, config.warmup_steps, config.start_lr, config.lr)
+    else:
+        lr = warmup_cosine(step, total, config.warmup_steps, config.start_lr, config.lr, config.final_lr)
+    return Rates(
+        lr,
+        cosine(step, total, config.weight_decay, config.final_weight_decay),
+        linear(step, total, config.momentum, config.final_momentum),
+    )
+
+
+def adamw(model: nn.Module, lr: float, weight_decay: float, betas: list[float]) -> torch.optim.AdamW:
+    """AdamW without decay on biases and 1-D tensors. Not fused: Lightning cannot clip gradients under a fused optimizer."""
+    return torch.optim.AdamW(param_groups_weight_decay(model, weight_decay), lr=lr, betas=(betas[0], betas[1]))
+
+
+def apply_rates(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
+    """Write a step's learning rate and weight decay into an optimizer; groups without decay stay without."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if group["weight_decay"] > 0:
+            group["weight_decay"] = weight_decay

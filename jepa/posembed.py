@@ -1,0 +1,56 @@
+"""Where a token is: a 3D sin-cos table that is added, or a 3D rotary embedding that turns queries and keys.
+
+Both split the channels in three, in the order depth (time), height, width. Angles are float32 (tables float64) whatever
+the autocast: in bf16 neighbouring positions of a long clip would collide.
+"""
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from jepa.grid import Grid, coordinates
+
+
+@lru_cache(maxsize=64)
+def _sincos3d(dim: int, grid: Grid, device: torch.device) -> Tensor:
+    per_axis = -(-dim // 6) * 2  # every axis gets ceil(dim / 6) * 2 channels; the excess is cut (`uniform_power`)
+    half = per_axis // 2
+    omega = 1.0 / 10000 ** (torch.arange(half, dtype=torch.float64) / half)
+    angles = coordinates(grid).double()[:, :, None] * omega  # (N, 3, half)
+    table = torch.cat([angles.sin(), angles.cos()], dim=-1)  # (N, 3, per_axis)
+    return table.flatten(1)[:, :dim].float().to(device)
+
+
+def sincos3d(dim: int, grid: Grid, device: torch.device | None = None) -> Tensor:
+    """(N, dim) float32 table of V-JEPA 1: [depth | height | width], each [sin | cos], omega = 10000^(-2i/per_axis)."""
+    return _sincos3d(dim, Grid(*grid), torch.device(device or "cpu"))
+
+
+@lru_cache(maxsize=64)
+def _rope3d(head_dim: int, grid: Grid, kind: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    per_axis = 2 * ((head_dim // 3) // 2)
+    half = per_axis // 2
+    omega = 1.0 / 10000 ** (torch.arange(half, dtype=torch.float32) / half)
+    angles = coordinates(grid).float()[:, :, None] * omega  # (N, 3, half)
+    if kind == "standard":
+        angles = angles.repeat_interleave(2, dim=-1)  # both members of a pair turn by the same angle
+    else:  # vjepa2: halves instead of pairs, as released; not a rotation, but what its weights were trained with
+        angles = angles.repeat(1, 1, 2)
+    angles = torch.nn.functional.pad(angles.flatten(1), (0, head_dim - 3 * per_axis))  # the rest stays unrotated
+    sign = torch.tensor([-1.0, 1.0]).repeat(head_dim // 2)  # (a, b) -> (a cos - b sin, b cos + a sin)
+    return angles.cos().to(device), (sign * angles.sin()).to(device)
+
+
+def rope3d(head_dim: int, grid: Grid, kind: str = "standard", device: torch.device | None = None) -> tuple[Tensor, Tensor]:
+    """(cos, signed sin), each (N, head_dim) float32, for `rotate`. `kind`: standard, or vjepa2 for its released checkpoints."""
+    if kind not in ("standard", "vjepa2"):
+        raise ValueError(f"rope must be standard or vjepa2, not {kind!r}")
+    return _rope3d(head_dim, Grid(*grid), kind, torch.device(device or "cpu"))
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn the interleaved pairs of x (B, heads, K, head_dim) by angles (B or 1, 1, K, head_dim) (RoFormer, eq. 34)."""
+    cos, sin = cos.to(x.dtype), sin.to(x.dtype)
+    swapped = x.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)  # (b, a, d, c, ...) for pairs (a, b), (c, d)
+    return x * cos + swapped * sin

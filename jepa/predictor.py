@@ -1,0 +1,45 @@
+"""The predictor: a narrow transformer that is told where, and answers what is there in latent space."""
+
+import torch
+from torch import Tensor, nn
+
+from jepa.config import EncoderConfig, PredictorConfig
+from jepa.grid import Grid
+from jepa.layers import Block, init_weights
+from jepa.vit import Positions
+
+
+class Predictor(nn.Module):
+    """Context latents and mask tokens at the target places in, predicted latents out (arXiv 2404.08471, section 3.2)."""
+
+    def __init__(self, config: PredictorConfig, encoder: EncoderConfig) -> None:
+        super().__init__()
+        dim = config.embed_dim
+        self.predictor_embed = nn.Linear(encoder.embed_dim, dim)
+        self.mask_tokens = nn.ParameterList(nn.Parameter(torch.zeros(1, 1, dim)) for _ in range(config.num_mask_tokens))
+        self.predictor_blocks = nn.ModuleList(
+            Block(dim, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
+        )
+        self.predictor_norm = nn.LayerNorm(dim, eps=1e-6)
+        self.predictor_proj = nn.Linear(dim, encoder.embed_dim)
+        self.positions = Positions(encoder, dim, config.num_heads)
+        init_weights(self, self.predictor_blocks)
+        for token in self.mask_tokens:
+            nn.init.trunc_normal_(token, std=0.02)
+
+    def forward(
+        self, context: Tensor, grid: Grid, context_ids: Tensor, target_ids: Tensor, mask_index: int = 0
+    ) -> tuple[Tensor, Tensor]:
+        """Latents (B, K, D) at `context_ids` -> predictions at the targets (B, M, D) and, from the same pass, at the
+        context places (B, K, D), which only the optional context loss uses."""
+        x = self.predictor_embed(context)  # (B, K, d)
+        mask_token = self.mask_tokens[mask_index % len(self.mask_tokens)].to(x.dtype)
+        x = torch.cat([x, mask_token.expand(*target_ids.shape, -1)], dim=1)  # (B, K + M, d)
+        ids = torch.cat([context_ids, target_ids], dim=1)
+        x = x + self.positions.table(grid, ids)
+        rope = self.positions.angles(grid, ids)
+        for block in self.predictor_blocks:
+            x = block(x, rope)
+        x = self.predictor_proj(self.predictor_norm(x))  # (B, K + M, D)
+        visible = context_ids.shape[1]
+        return x[:, visible:], x[:, :visible]

@@ -1,0 +1,144 @@
+"""How much do frozen features know? Three honest probes, and an interval around every accuracy.
+
+linear      logistic regression on tokens averaged over space and kept over time, the penalty chosen on held-out training clips
+attentive   one learned query that attends over all tokens, then a linear layer (V-JEPA's probe without its extra blocks)
+knn         20 nearest neighbours by cosine, on the same pooled features
+
+Every representation, trained or not, is treated exactly alike.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy.stats import binomtest
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import f1_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import Normalizer, StandardScaler
+from torch import Tensor, nn
+
+from jepa.config import choose
+from jepa.schedules import warmup_cosine
+
+PROBES = ("linear", "attentive", "knn")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Frozen features of n clips: `tokens` (n, t, h*w, D), float16."""
+
+    tokens: np.ndarray
+
+    @property
+    def pooled(self) -> np.ndarray:
+        """(n, t * D) float32: averaged over space, kept over time."""
+        return self.tokens.mean(2, dtype=np.float32).reshape(len(self.tokens), -1)
+
+    def __getitem__(self, rows: np.ndarray) -> "Features":
+        return Features(self.tokens[rows])
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """Accuracy with its 95 % Wilson interval, macro-averaged F1, and how many test clips they stand on."""
+
+    accuracy: float
+    ci95: tuple[float, float]
+    macro_f1: float
+    clips: int
+
+
+def pixel_tokens(video: Tensor, grid: tuple[int, int, int], cells: int = 8) -> Tensor:
+    """The raw-pixel baseline: (B, C, T, H, W) averaged to t x `cells` x `cells`, as one token per moment (B, t, 1, C*cells^2)."""
+    small = F.adaptive_avg_pool3d(video.float(), (grid[0], cells, cells))
+    return small.permute(0, 2, 1, 3, 4).flatten(2)[:, :, None]
+
+
+def run_probe(kind: str, train: Features, y: np.ndarray, test: Features, y_test: np.ndarray, seed: int = 0) -> ProbeResult:
+    """Fit a probe of `kind` on (train, y) and score it on (test, y_test); labels are integers."""
+    fits: dict[str, Callable[[Features, np.ndarray, Features, int], np.ndarray]] = {
+        "linear": _linear,
+        "attentive": _attentive,
+        "knn": _knn,
+    }
+    predicted = fits[choose("probes", kind, PROBES)](train, y, test, seed)
+    right = int((predicted == y_test).sum())
+    interval = binomtest(right, len(y_test)).proportion_ci(0.95, method="wilson")
+    return ProbeResult(
+        right / len(y_test),
+        (float(interval.low), float(interval.high)),
+        float(f1_score(y_test, predicted, average="macro")),
+        len(y_test),
+    )
+
+
+def subset(y: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
+    """Rows of a random `fraction` of the labels, at least two of every class where there are two."""
+    rng = np.random.default_rng(seed)
+    rows = [rng.permutation(np.flatnonzero(y == c))[: max(2, round(fraction * (y == c).sum()))] for c in np.unique(y)]
+    return np.sort(np.concatenate(rows))
+
+
+def _linear(train: Features, y: np.ndarray, test: Features, seed: int) -> np.ndarray:
+    scale = StandardScaler().fit(train.pooled)
+    x, x_test = scale.transform(train.pooled), scale.transform(test.pooled)
+    held_out = np.random.default_rng(seed).random(len(y)) < 0.2
+    scores = {}
+    for penalty in (0.001, 0.01, 0.1):
+        model = LogisticRegression(C=penalty, max_iter=200).fit(x[~held_out], y[~held_out])
+        scores[penalty] = model.score(x[held_out], y[held_out])
+    best = max(scores, key=lambda c: scores[c])
+    return LogisticRegression(C=best, max_iter=400).fit(x, y).predict(x_test)
+
+
+def _knn(train: Features, y: np.ndarray, test: Features, seed: int) -> np.ndarray:
+    neighbours = KNeighborsClassifier(min(20, len(y)), weights="distance")
+    return make_pipeline(StandardScaler(), Normalizer(), neighbours).fit(train.pooled, y).predict(test.pooled)
+
+
+class AttentiveProbe(nn.Module):
+    """Tokens (B, N, D) -> logits (B, classes): learned query, multi-head cross-attention, LayerNorm, linear."""
+
+    def __init__(self, dim: int, classes: int, num_heads: int = 4) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.query = nn.Parameter(torch.zeros(1, 1, dim))
+        self.attention = nn.MultiheadAttention(dim, num_heads, batch_first=True)
+        self.head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, classes))
+        nn.init.trunc_normal_(self.query, std=0.02)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.norm(tokens)
+        x, _ = self.attention(self.query.expand(len(x), -1, -1), x, x, need_weights=False)
+        return self.head(x[:, 0])
+
+
+def _attentive(train: Features, y: np.ndarray, test: Features, seed: int, steps: int = 600, batch: int = 128) -> np.ndarray:
+    torch.manual_seed(seed)
+    x, target = torch.from_numpy(train.tokens).flatten(1, 2), torch.from_numpy(y).long()
+    x_test = torch.from_numpy(test.tokens).flatten(1, 2)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    place = torch.zeros(1, x.shape[1], x.shape[2])  # standardise every channel, so that scale favours no representation
+    mean, std = x.float().mean((0, 1)), x.float().std((0, 1)) + 1e-5
+    heads = next(n for n in (4, 3, 2, 1) if x.shape[2] % n == 0)
+    probe = AttentiveProbe(x.shape[2], int(target.max()) + 1, heads).to(device)
+    where = nn.Parameter(place.to(device))  # the query may look at a place: a representation need not carry its own
+    optimizer = torch.optim.AdamW([*probe.parameters(), where], lr=1e-3, weight_decay=0.05)
+
+    def logits(rows: Tensor) -> Tensor:
+        return probe(((rows.float() - mean) / std).to(device) + where)
+
+    for step in range(steps):
+        for group in optimizer.param_groups:
+            group["lr"] = warmup_cosine(step, steps, steps // 20, 1e-5, 1e-3, 1e-6)
+        rows = torch.randint(len(x), (min(batch, len(x)),))
+        loss = F.cross_entropy(logits(x[rows]), target[rows].to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    with torch.no_grad():
+        return torch.cat([logits(part).argmax(1).cpu() for part in x_test.split(512)]).numpy()

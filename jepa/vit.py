@@ -1,0 +1,85 @@
+"""Video vision transformer: any grid, decided at call time, and only the tokens it is asked to see.
+
+The patch embedding keeps the parameters (and checkpoint keys) of V-JEPA's Conv3d but is applied as a linear layer to the
+selected patches, so a masked token is dropped before anything is computed from it.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from jepa.config import EncoderConfig, choose
+from jepa.grid import Grid, gather_tokens, patchify, token_grid
+from jepa.layers import Block, Rope, init_weights
+from jepa.posembed import rope3d, sincos3d
+
+
+class PatchEmbed(nn.Module):
+    """One linear map from tubelet to token."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        size = (config.tubelet_size, config.patch_size, config.patch_size)
+        self.proj = nn.Conv3d(config.in_channels, config.embed_dim, kernel_size=size, stride=size)
+
+    def forward(self, patches: Tensor) -> Tensor:
+        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+
+
+class Positions:
+    """The positions of one stack of blocks: a table to add, angles to rotate by, or both."""
+
+    def __init__(self, config: EncoderConfig, dim: int, num_heads: int) -> None:
+        self.kinds = choose("position", config.position, ("rope", "sincos", "rope+sincos")).split("+")
+        self.rope = choose("rope", config.rope, ("standard", "vjepa2"))
+        self.dim, self.head_dim = dim, dim // num_heads
+        if "rope" in self.kinds and (self.head_dim < 6 or self.head_dim % 2):
+            raise ValueError(f"head width {self.head_dim} must be even and at least 6 for a 3D rotary position")
+
+    def table(self, grid: Grid, ids: Tensor) -> Tensor | float:
+        """(B, K, dim) to add to tokens at `ids` (B, K); zero without sin-cos."""
+        return sincos3d(self.dim, grid, ids.device)[ids] if "sincos" in self.kinds else 0.0
+
+    def angles(self, grid: Grid, ids: Tensor) -> Rope | None:
+        """(cos, sin) for `rotate` at `ids` (B, K); None without RoPE."""
+        if "rope" not in self.kinds:
+            return None
+        cos, sin = rope3d(self.head_dim, grid, self.rope, ids.device)
+        return cos[ids][:, None], sin[ids][:, None]  # (B, 1, K, head_dim)
+
+
+class VideoViT(nn.Module):
+    """Encoder of V-JEPA (arXiv 2404.08471, 2506.09985): patch embedding, pre-LN blocks, final LayerNorm."""
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.patch_embed = PatchEmbed(config)
+        self.blocks = nn.ModuleList(
+            Block(config.embed_dim, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
+        self.positions = Positions(config, config.embed_dim, config.num_heads)
+        init_weights(self, self.blocks)
+
+    def grid(self, video: Tensor) -> Grid:
+        """Token grid of a video (..., T, H, W)."""
+        return token_grid(video.shape, self.config.tubelet_size, self.config.patch_size)
+
+    def forward(self, video: Tensor, ids: Tensor | None = None) -> Tensor:
+        """Encode (B, C, T, H, W); with `ids` (B, K) only those tokens exist for the network. Returns (B, K or N, D)."""
+        grid = self.grid(video)
+        patches = patchify(video, self.config.tubelet_size, self.config.patch_size)  # (B, N, C*t*p*p)
+        if ids is None:
+            ids = _all_ids(grid, video)
+        else:
+            patches = gather_tokens(patches, ids)  # (B, K, C*t*p*p)
+        x = self.patch_embed(patches) + self.positions.table(grid, ids)  # (B, K, D)
+        rope = self.positions.angles(grid, ids)
+        for block in self.blocks:
+            x = block(x, rope)
+        return self.norm(x)
+
+
+def _all_ids(grid: Grid, video: Tensor) -> Tensor:
+    # One row serves the whole batch: tables and angles broadcast over it.
+    return video.new_ones(1, grid.num_tokens).long().cumsum(1) - 1

@@ -1,0 +1,21 @@
+"""Fixtures shared by every test: one thread, fixed seeds, and the development data where it lies beside the checkout."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(autouse=True)
+def _deterministic() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of real development videos; tests that need it skip where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the development videos in {SHARED.parent.name}/{SHARED.name} beside the checkout")
+    return SHARED
