@@ -27,11 +27,11 @@ import numpy as np
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from data.errors import DataError
-from data.worlds_physics import simulate, size_word
-from data.worlds_render import render
-from data.worlds_scene import COLOUR_NAMES, MOTIONS, REFERENCE, SHAPES, Bar, Episode, WorldConfig, check
-from data.writer import write_video
+from .errors import DataError
+from .worlds_physics import simulate
+from .worlds_render import render
+from .worlds_scene import COLOUR_NAMES, MOTIONS, REFERENCE, SHAPES, Bar, Episode, WorldConfig, check, size_word
+from .writer import write_video
 
 __all__ = ["COLOUR_NAMES", "MOTIONS", "SHAPES", "Bar", "Episode", "WorldConfig", "generate", "load_truth", "render",
            "simulate"]  # fmt: skip
@@ -47,7 +47,7 @@ def generate(config: WorldConfig, progress: bool = True) -> Path:
     Raises DataError if the settings are impossible, or the folder holds a set made with other settings or other files.
     """
     if OmegaConf.is_config(config):
-        config = OmegaConf.to_object(config)  # type: ignore[arg-type, assignment]
+        config = OmegaConf.to_object(config)  # type: ignore[assignment]
     check(config)
     out = Path(config.out)
     wanted = {"format": FORMAT, "config": _identity(config)}

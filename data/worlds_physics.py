@@ -12,12 +12,23 @@ import math
 import numpy as np
 import pymunk
 
-from data.worlds_scene import COLOUR_NAMES, EXTENT, INRADIUS, MOTIONS, NORMALS, REFERENCE, SHAPES, WALL
-from data.worlds_scene import Bar, Episode, WorldConfig
+from .worlds_scene import (
+    COLOUR_NAMES,
+    CORNERS,
+    EXTENT,
+    FALL,
+    MOTIONS,
+    REFERENCE,
+    SHAPES,
+    WALL,
+    Episode,
+    WorldConfig,
+    describe,
+)
+from .worlds_sight import place_bar, visible_share
 
 SUBSTEPS = 4  # solver steps a frame: a fast object moves less than its own radius in one
 REST_PROBABILITY = 0.3  # distractors that start at rest
-FALL = MOTIONS.index("fall")
 
 
 def simulate(config: WorldConfig, index: int) -> Episode:
@@ -28,41 +39,52 @@ def simulate(config: WorldConfig, index: int) -> Episode:
     rng = np.random.default_rng([config.seed, index])
     scale = config.size / REFERENCE
     motion = index % len(MOTIONS)
-    count = int(rng.integers(1, config.objects_max + 1))
+    gravity = config.gravity * scale if motion == FALL else 0.0
+    wants_bar = rng.random() < config.occluder_probability
+    # Where the main sprite stands still, a bar can only hide a distractor: there must be one, and it must move.
+    fewest = min(2 if wants_bar else 1, config.objects_max)
+    count = int(rng.integers(fewest, config.objects_max + 1))
     shapes = rng.integers(len(SHAPES), size=count)
     colours = rng.integers(len(COLOUR_NAMES), size=count)
-    shapes[0] = index // len(MOTIONS) % len(SHAPES)
-    colours[0] = index // (len(MOTIONS) * len(SHAPES)) % len(COLOUR_NAMES)
-    radii = rng.uniform(*config.distractor_radius, size=count) * scale
-    radii[0] = rng.uniform(*config.main_radius) * scale
-    gravity = config.gravity * scale if motion == FALL else 0.0
+    shapes[0] = (index // len(MOTIONS) + motion) % len(SHAPES)
+    colours[0] = (index // (len(MOTIONS) * len(SHAPES)) + index) % len(COLOUR_NAMES)
+    radii = rng.uniform(*_pair(config.distractor_radius), size=count) * scale
+    radii[0] = rng.uniform(*_pair(config.main_radius)) * scale
 
     path, path_velocity = _programme(config, rng, motion, radii[0], EXTENT[shapes[0]] * radii[0])
     centres = _place(rng, path[0], radii * np.take(EXTENT, shapes), config.size)
     count = len(centres)
     shapes, colours, radii = shapes[:count], colours[:count], radii[:count]
-    speeds = rng.uniform(*config.distractor_speed, size=count) * scale * (rng.random(count) >= REST_PROBABILITY)
-    headings = rng.uniform(0, 2 * np.pi, size=count)
-    velocities = speeds[:, None] * np.stack([np.cos(headings), np.sin(headings)], -1)
-    velocities[0] = path_velocity[0]
-    angles = rng.uniform(-0.3, 0.3, size=count)
-    spins = rng.uniform(-0.15, 0.15, size=count) * (speeds > 0)
+    pace = rng.uniform(*_pair(config.distractor_speed), size=count) * scale
+    moves = rng.random(count) >= REST_PROBABILITY
+    if wants_bar:
+        moves[1:2], pace[1:2] = True, config.distractor_speed[1] * scale
+    heading = rng.uniform(0, 2 * np.pi, size=count)
+    start = (pace * moves)[:, None] * np.stack([np.cos(heading), np.sin(heading)], -1)
+    start[0] = path_velocity[0]
+    tilts = rng.uniform(-0.3, 0.3, size=count)
+    spins = rng.uniform(-0.15, 0.15, size=count) * moves
     spins[0] = 0.0
 
     space = _Space(config, gravity)
     for k in range(count):
-        space.add(shapes[k], radii[k], centres[k], velocities[k], angles[k], spins[k], kinematic=k == 0 and not gravity)
-    positions, speeds_out, turns, collisions = space.run(config.num_frames, None if gravity else path)
+        kind = pymunk.Body.KINEMATIC if k == 0 and not gravity else pymunk.Body.DYNAMIC
+        space.add(kind, int(shapes[k]), float(radii[k]), (*centres[k], *start[k], tilts[k], spins[k]))
+    positions, velocities, angles, collisions = space.run(config.num_frames, None if gravity else path)
     if not gravity:
-        positions[:, 0], speeds_out[:, 0] = path[::SUBSTEPS], path_velocity[::SUBSTEPS]
+        positions[:, 0], velocities[:, 0] = path[::SUBSTEPS], path_velocity[::SUBSTEPS]
 
     bar, hidden = None, 0
-    if rng.random() < config.occluder_probability:
-        bar, hidden = _bar(rng, positions, radii * np.take(EXTENT, shapes), config.size)
-    visible = _visible(shapes, radii, positions, turns, bar, config.size)
-    caption = _caption(motion, shapes, colours, radii / scale, speeds_out / scale, collisions, bar, hidden)
-    return Episode(config, index, motion, gravity, shapes, colours, radii, positions, speeds_out, turns, visible,
+    if wants_bar:
+        bar, hidden = place_bar(rng, shapes, radii, positions, angles, config.size)
+    visible = visible_share(shapes, radii, positions, angles, bar, config.size)
+    caption = describe(motion, shapes, colours, radii / scale, velocities / scale, collisions, bar, hidden)
+    return Episode(config, index, motion, gravity, shapes, colours, radii, positions, velocities, angles, visible,
                    collisions, bar, caption)  # fmt: skip
+
+
+def _pair(values: list[float]) -> tuple[float, float]:
+    return values[0], values[1]
 
 
 def _programme(
@@ -75,7 +97,7 @@ def _programme(
     scale = config.size / REFERENCE
     last = config.num_frames - 1
     t = np.linspace(0, last, last * SUBSTEPS + 1)[:, None]
-    speed = rng.uniform(*config.speed) * scale
+    speed = rng.uniform(*_pair(config.speed)) * scale
     name = MOTIONS[motion]
     if name == "fall":
         # Low enough to bounce within the first three quarters of the clip.
@@ -84,7 +106,7 @@ def _programme(
         start = np.array([rng.uniform(extent, config.size - extent), height])
         return start[None], np.array([[rng.uniform(-0.5, 0.5) * scale, 0.0]])
     if name.startswith("orbit"):
-        turn = rng.uniform(*config.orbit_radius) * scale
+        turn = rng.uniform(*_pair(config.orbit_radius)) * scale
         rate = (1 if name == "orbit_cw" else -1) * speed / turn
         phase = rng.uniform(0, 2 * np.pi) + rate * t
         path = turn * np.concatenate([np.cos(phase), np.sin(phase)], 1)
@@ -124,9 +146,9 @@ class _Space:
         self.contacts: set[tuple[int, int, int]] = set()
         self.space.on_collision(None, None, begin=self._begin)
         size, thick = config.size, config.size / 2
-        for a, b in (((-thick, -size), (-thick, 2 * size)), ((size + thick, -size), (size + thick, 2 * size)),
-                     ((-size, -thick), (2 * size, -thick)), ((-size, size + thick), (2 * size, size + thick))):  # fmt: skip
-            self._attach(pymunk.Segment(self.space.static_body, a, b, thick), WALL)
+        for at in (-thick, size + thick):
+            for a, b in (((at, -size), (at, 2 * size)), ((-size, at), (2 * size, at))):
+                self._attach(pymunk.Segment(self.space.static_body, a, b, thick), WALL)
 
     def _begin(self, arbiter: pymunk.Arbiter, space: pymunk.Space, data: object) -> None:
         first, second = sorted(shape.collision_type - 1 for shape in arbiter.shapes)
@@ -137,135 +159,33 @@ class _Space:
         shape.collision_type = number + 1  # unsigned in pymunk, and a wall is -1
         self.space.add(shape)
 
-    def add(
-        self, shape: int, radius: float, at: np.ndarray, velocity: np.ndarray, angle: float, spin: float, kinematic: bool
-    ) -> None:
-        normals = NORMALS[shape]
-        corners: list[tuple[float, float]] = []
+    def add(self, kind: int, shape: int, radius: float, state: tuple[float, ...]) -> None:
+        """Adds a body; `state` is x, y, their velocities, angle and spin."""
+        x, y, vx, vy, angle, spin = map(float, state)
+        outline = CORNERS[shape]
+        corners = [] if outline is None else [(cx, cy) for cx, cy in (radius * outline).tolist()]
         mass = radius * radius
-        if normals is None:
-            moment = pymunk.moment_for_circle(mass, 0, radius)
-        else:
-            turn = math.pi / len(normals)  # a corner lies half an edge away from a normal
-            x, y = normals.T
-            corners_x = EXTENT[shape] * radius * (x * math.cos(turn) - y * math.sin(turn))
-            corners_y = EXTENT[shape] * radius * (x * math.sin(turn) + y * math.cos(turn))
-            corners = list(zip(corners_x.tolist(), corners_y.tolist(), strict=True))
-            moment = pymunk.moment_for_poly(mass, corners)
-        body = pymunk.Body(mass, moment, pymunk.Body.KINEMATIC if kinematic else pymunk.Body.DYNAMIC)
-        body.position = tuple(at.tolist())
-        body.velocity = (float(velocity[0]), float(velocity[1]) + (0 if kinematic else self.lead))
-        body.angle, body.angular_velocity = float(angle), float(spin)
+        moment = pymunk.moment_for_poly(mass, corners) if corners else pymunk.moment_for_circle(mass, 0, radius)
+        body = pymunk.Body(mass, moment, kind)
+        body.position, body.angle = (x, y), angle
+        body.velocity, body.angular_velocity = (vx, vy + self.lead), spin
         self.space.add(body)
         self._attach(pymunk.Poly(body, corners) if corners else pymunk.Circle(body, radius), len(self.bodies))
         self.bodies.append(body)
 
-    def run(
-        self, frames: int, path: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Positions (T, K, 2), velocities (T, K, 2), angles (T, K), collisions (C, 3); body 0 follows `path` if given."""
+    def run(self, frames: int, path: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Positions and velocities (T, K, 2), angles (T, K), collisions (C, 3); body 0 follows `path` where given."""
         rows = [self._state()]
-        steps = None if path is None else (np.diff(path, axis=0) * SUBSTEPS).tolist()
+        moves = None if path is None else (np.diff(path, axis=0) * SUBSTEPS).tolist()
         for self.frame in range(1, frames):
             for step in range((self.frame - 1) * SUBSTEPS, self.frame * SUBSTEPS):
-                if steps is not None:
-                    self.bodies[0].velocity = steps[step]
+                if moves is not None and (step == 0 or moves[step] != moves[step - 1]):
+                    self.bodies[0].velocity = moves[step]
                 self.space.step(1 / SUBSTEPS)
             rows.append(self._state())
         state = np.array(rows)
-        return (state[..., 0:2], state[..., 2:4], state[..., 4],
-                np.array(sorted(self.contacts), dtype=np.int64).reshape(-1, 3))  # fmt: skip
+        collisions = np.array(sorted(self.contacts), dtype=np.int64).reshape(-1, 3)
+        return state[..., 0:2], state[..., 2:4], state[..., 4], collisions
 
     def _state(self) -> list[tuple[float, ...]]:
         return [(*b.position, b.velocity[0], b.velocity[1] - self.lead, b.angle) for b in self.bodies]
-
-
-def _bar(
-    rng: np.random.Generator, positions: np.ndarray, extents: np.ndarray, size: int
-) -> tuple[Bar | None, int]:
-    """A bar that hides some object completely in at least one frame but neither it nor the main sprite for long.
-
-    Its direction and width do not depend on the motion class. Returns it with the object it hides.
-    """
-    axes = rng.permutation(2)
-    width = 2 * extents[0] * rng.uniform(1.1, 1.3)
-    for axis in axes:
-        path = positions[..., axis]  # (T, K)
-        for _ in range(12):
-            k, frame = rng.integers(len(extents)), rng.integers(1, len(path) - 1) if len(path) > 2 else 1
-            slack = width / 2 - extents[k]
-            centre = path[frame, k] + rng.uniform(-slack, slack)
-            distance = np.abs(path - centre)
-            hidden = distance[:, k] <= slack
-            clear = distance > width / 2  # at least half to be seen
-            if hidden.any() and clear[:, k].mean() >= 0.3 and clear[:, 0].mean() >= 0.4:
-                return Bar(int(axis), float(centre - width / 2), float(centre + width / 2)), int(k)
-    return None, 0
-
-
-def _samples(shape: int) -> np.ndarray:
-    """Points (P, 2) spread evenly over a shape of radius 1."""
-    side = np.linspace(-EXTENT[shape], EXTENT[shape], 14)
-    points = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2)
-    return points[inside(points, shape)]
-
-
-def inside(points: np.ndarray, shape: int) -> np.ndarray:
-    """Which points (..., 2), in the frame of a shape of radius 1, lie inside it: (...) bool."""
-    normals = NORMALS[shape]
-    if normals is None:
-        return (points**2).sum(-1) <= 1
-    return (points @ normals.T).max(-1) <= INRADIUS[shape]
-
-
-_POINTS = tuple(_samples(shape) for shape in range(len(SHAPES)))
-
-
-def _visible(
-    shapes: np.ndarray, radii: np.ndarray, positions: np.ndarray, angles: np.ndarray, bar: Bar | None, size: int
-) -> np.ndarray:
-    """Share (T, K) of every object that is inside the picture, beside the bar and not under an object above it."""
-    shares = np.empty(angles.shape)
-    for k, shape in enumerate(shapes):
-        points = positions[:, k, None] + _rotate(_POINTS[shape] * radii[k], angles[:, k, None])  # (T, P, 2)
-        seen = ((points >= 0) & (points < size)).all(-1)
-        if bar is not None:
-            seen &= (points[..., bar.axis] < bar.low) | (points[..., bar.axis] >= bar.high)
-        for above in range(k):  # drawn from last to first
-            gap = np.hypot(*(positions[:, k] - positions[:, above]).T)
-            if gap.min() < EXTENT[shape] * radii[k] + EXTENT[shapes[above]] * radii[above]:
-                local = _rotate(points - positions[:, above, None], -angles[:, above, None]) / radii[above]
-                seen &= ~inside(local, shapes[above])
-        shares[:, k] = seen.mean(-1)
-    return shares
-
-
-def _rotate(points: np.ndarray, angle: np.ndarray) -> np.ndarray:
-    cos, sin = np.cos(angle), np.sin(angle)
-    x, y = points[..., 0], points[..., 1]
-    return np.stack([x * cos - y * sin, x * sin + y * cos], -1)
-
-
-_VERBS = ("stays still", "moves left", "moves right", "moves up", "moves down", "falls and bounces",
-          "circles clockwise", "circles anticlockwise")  # fmt: skip
-
-
-def size_word(radius: float) -> str:
-    """Word for a radius given at the reference size."""
-    return "small" if radius < 7 else "medium" if radius < 11 else "large"
-
-
-def _caption(
-    motion: int, shapes: np.ndarray, colours: np.ndarray, radii: np.ndarray, velocities: np.ndarray,
-    collisions: np.ndarray, bar: Bar | None, hidden: int,
-) -> str:  # fmt: skip
-    names = [f"{size_word(r)} {COLOUR_NAMES[c]} {SHAPES[s]}" for r, c, s in zip(radii, colours, shapes, strict=True)]
-    parts = [f"a {names[0]} {_VERBS[motion]}"]
-    for k in range(1, len(names)):
-        moving = np.hypot(*velocities[:, k].T).mean() > 0.15
-        hit = bool((collisions[:, 1:] == k).any())
-        verb = "rests" if not moving else "bounces" if hit else "falls" if motion == FALL else "drifts"
-        parts.append(f"a {names[k]} {verb}")
-    if bar is not None:
-        parts.append(f"a bar hides the {names[hidden]} for a while")
-    return "; ".join(parts)

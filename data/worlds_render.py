@@ -10,14 +10,15 @@ from functools import cache
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from data.worlds_scene import COLOURS, EXTENT, INRADIUS, NORMALS, Bar, Episode
+from .worlds_scene import COLOURS, EXTENT, INRADIUS, NORMALS, Bar, Episode
 
 _PALETTE = np.array(list(COLOURS.values()), np.float32)
 # Soft tints that no sprite colour comes near: sand, mist, sage, sky, lilac, rose.
 _TINTS = np.array(
     [(236, 226, 206), (222, 228, 232), (212, 224, 210), (206, 222, 236), (222, 214, 234), (238, 216, 216)], np.float32
 )
-_SLATE = np.array((74, 82, 98), np.float32)
+_SLATE = np.array((96, 106, 124), np.float32)
+_WAVES = ((4, 22.0), (8, 11.0), (16, 5.0))  # cells across the picture, strength in grey levels at texture 1
 
 
 def render(episode: Episode) -> np.ndarray:
@@ -49,63 +50,59 @@ def _stretch(cells: int, size: int) -> np.ndarray:
 
 def _background(rng: np.random.Generator, size: int, texture: float) -> np.ndarray:
     """A picture (size, size, 3) uint8: a gradient between two tints under smooth waves of light of three sizes."""
-    first, second = _TINTS[rng.choice(len(_TINTS), 2, replace=False)]
-    corners = rng.random((2, 2)).astype(np.float32)
+    first, step = rng.integers(len(_TINTS)), rng.integers(1, len(_TINTS))
+    begin, end = _TINTS[first], _TINTS[(first + step) % len(_TINTS)]
     ramp = _stretch(2, size)
-    mix = (ramp @ corners @ ramp.T)[..., None]
-    picture = first + 0.6 * mix * (second - first)
-    for cells, strength in ((4, 26), (9, 16), (20, 9)):
-        wave = rng.standard_normal((cells, cells)).astype(np.float32)
+    mix = 0.6 * (ramp @ rng.random((2, 2), np.float32) @ ramp.T)
+    light = np.zeros((size, size), np.float32)
+    for cells, strength in _WAVES:
         matrix = _stretch(cells, size)
-        picture += (texture * strength * (matrix @ wave @ matrix.T))[..., None]
-    return np.clip(picture, 0, 255).astype(np.uint8)
+        light += texture * strength * (matrix @ rng.standard_normal((cells, cells), np.float32) @ matrix.T)
+    picture = begin[:, None, None] + mix * (end - begin)[:, None, None] + light  # (3, size, size)
+    return np.clip(picture, 0, 255).astype(np.uint8).transpose(1, 2, 0)
 
 
 def _draw(frames: np.ndarray, episode: Episode, k: int) -> None:
     """Blends object k into frames (T, H, W, 3), touching only a square around it in every frame."""
     size = frames.shape[1]
-    shape, radius = episode.shapes[k], float(episode.radii[k])
+    shape, radius = int(episode.shapes[k]), float(episode.radii[k])
     centre = episode.positions[:, k].astype(np.float32)  # (T, 2)
     side = min(2 * int(np.ceil(EXTENT[shape] * radius + 1)) + 1, size)
     corner = np.clip(np.round(centre - side / 2).astype(int), 0, size - side)  # (T, 2)
     grid = np.arange(side, dtype=np.float32) + 0.5
-    x = (corner[:, 0] - centre[:, 0])[:, None, None] + grid  # (T, 1, side)
-    y = (corner[:, 1] - centre[:, 1])[:, None, None] + grid[:, None]  # (T, side, 1)
+    offset = (corner - centre).astype(np.float32)
+    x = offset[:, 0, None, None] + grid  # (T, 1, side)
+    y = offset[:, 1, None, None] + grid[:, None]  # (T, side, 1)
     normals = NORMALS[shape]
     if normals is None:
-        distance = np.sqrt(x * x + y * y) - radius
+        distance = np.sqrt(x * x + y * y) - np.float32(radius)
     else:
         angle = episode.angles[:, k].astype(np.float32)[:, None, None]
         cos, sin = np.cos(angle), np.sin(angle)
         distance = np.full((len(x), side, side), -np.inf, np.float32)
         for nx, ny in normals:  # the farthest of the edges' half-planes
             np.maximum(distance, x * (nx * cos - ny * sin) + y * (nx * sin + ny * cos), out=distance)
-        distance -= INRADIUS[shape] * radius
-    cover = np.clip(0.5 - distance, 0, 1)[..., None]  # (T, side, side, 1)
-    light = 1.0 - 0.10 * (y / radius)[..., None]  # brighter above, so that sprites look solid
+        distance -= np.float32(INRADIUS[shape] * radius)
+    cover = np.clip(np.float32(0.5) - distance, 0, 1)[:, None]  # (T, 1, side, side)
+    light = 1 - np.float32(0.1 / radius) * y[:, None]  # brighter above, so that sprites look solid
+    paint = np.minimum(_PALETTE[episode.colours[k]][:, None, None] * light, 255)  # (T, 3, side, 1)
     windows = sliding_window_view(frames, (side, side), axis=(1, 2), writeable=True)  # (T, H', W', 3, side, side)
-    t = np.arange(len(frames))
-    under = windows[t, corner[:, 1], corner[:, 0]].transpose(0, 2, 3, 1)
-    paint = np.minimum(_PALETTE[episode.colours[k]] * light, 255)
-    blend = under + cover * (paint - under)
-    windows[t, corner[:, 1], corner[:, 0]] = (blend + 0.5).astype(np.uint8).transpose(0, 3, 1, 2)
+    where = (np.arange(len(frames)), corner[:, 1], corner[:, 0])
+    blend = windows[where].astype(np.float32, order="C")  # (T, 3, side, side)
+    blend += cover * (paint - blend) + np.float32(0.5)
+    windows[where] = blend.astype(np.uint8)
 
 
 def _draw_bar(frames: np.ndarray, bar: Bar) -> None:
-    """Paints the bar over all frames; its two edges fall between pixels and are blended."""
+    """Paints the bar over all frames; only the two pixels that its edges run through need blending."""
     size = frames.shape[1]
-    at = np.arange(size, dtype=np.float32)
-    cover = np.clip(np.minimum(at + 1, bar.high) - np.maximum(at, bar.low), 0, 1)[:, None]  # (size, 1)
-    across = (at + 0.5 - bar.low) / (bar.high - bar.low)
-    paint = (1.12 - 0.24 * across)[:, None] * _SLATE  # (size, 3)
-    inside = np.flatnonzero(cover[:, 0])
-    if not inside.size:
-        return
-    band = slice(inside[0], inside[-1] + 1)
-    shape = (1, 1, -1) if bar.axis == 0 else (1, -1, 1)
-    cover, paint = cover[band].reshape(*shape, 1), paint[band].reshape(*shape, 3)
-    view = frames[:, :, band] if bar.axis == 0 else frames[:, band]
-    view[...] = (view + cover * (paint - view) + 0.5).astype(np.uint8)
+    lines = np.swapaxes(frames, 1, 2) if bar.axis == 0 else frames  # axis 1 is now the one that the bar has a width in
+    for at in range(max(0, int(bar.low)), min(size, int(np.ceil(bar.high)))):
+        cover = min(at + 1, bar.high) - max(at, bar.low)
+        across = (at + 0.5 - bar.low) / (bar.high - bar.low)
+        paint = (1.1 - 0.2 * across) * _SLATE
+        line = lines[:, at]
+        line[...] = paint if cover >= 1 else line + cover * (paint - line) + 0.5
 
 
 def _disturb(frames: np.ndarray, rng: np.random.Generator, detail: float) -> np.ndarray:

@@ -10,9 +10,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from data.errors import DataError
+from .errors import DataError
 
 MOTIONS = ("still", "left", "right", "up", "down", "fall", "orbit_cw", "orbit_ccw")
+FALL = MOTIONS.index("fall")
 SHAPES = ("circle", "square", "triangle")
 COLOURS = {  # sRGB; strong hues that stay apart after halving and after 4:2:0 chroma
     "red": (221, 60, 68),
@@ -26,17 +27,24 @@ COLOUR_NAMES = tuple(COLOURS)
 WALL = -1  # stands for a wall where a collision names its second party
 REFERENCE = 64  # the picture size that lengths of `WorldConfig` are given for
 
-# Circumradius of each shape in units of its radius: areas stay comparable, so that size does not give the shape away.
+# In units of an object's radius; EXTENT is the circumradius. Areas stay comparable, so that size does not tell shape.
 EXTENT = (1.0, 1.2, 1.35)
-# Outward edge normals and inradius of the two polygons, in the same units (a circle has none).
-_ANGLES = (None, np.arange(4) * np.pi / 2, np.pi / 2 + np.arange(3) * 2 * np.pi / 3)
-NORMALS = tuple(None if a is None else np.stack([np.cos(a), np.sin(a)], -1).astype(np.float32) for a in _ANGLES)
 INRADIUS = (1.0, EXTENT[1] / np.sqrt(2), EXTENT[2] / 2)
+
+
+def _ring(first: float, corners: int) -> np.ndarray:
+    at = first + np.arange(corners) * 2 * np.pi / corners
+    return np.stack([np.cos(at), np.sin(at)], -1).astype(np.float32)
+
+
+# Of the two polygons (a circle has none): unit normals of the edges, and corners, both (number, 2).
+NORMALS = (None, _ring(0, 4), _ring(np.pi / 2, 3))
+CORNERS = (None, EXTENT[1] * _ring(np.pi / 4, 4), EXTENT[2] * _ring(-np.pi / 2, 3))
 
 
 @dataclass
 class WorldConfig:
-    """Settings of a set of procedural clips. Lengths in pixels of a 64-pixel picture, speeds in such pixels per frame."""
+    """Settings of a set of procedural clips. Lengths in pixels of a 64-pixel picture, speeds in those per frame."""
 
     out: str = "runs/worlds"
     clips: int = 2000
@@ -62,7 +70,7 @@ class WorldConfig:
 
 
 class Bar(NamedTuple):
-    """An occluder across the whole picture: covers `low <= x < high` (axis 0) or `low <= y < high` (axis 1), in pixels."""
+    """An occluder across the whole picture: covers `low <= x < high` (axis 0) or `low <= y < high` (axis 1), px."""
 
     axis: int
     low: float
@@ -105,7 +113,7 @@ def check(config: WorldConfig) -> None:
         if not 0 <= getattr(config, key) <= 1:
             raise DataError(f"worlds: {key}={getattr(config, key)} is out of range; give a number from 0 to 1.")
     if config.val_fraction + config.test_fraction >= 1:
-        raise DataError("worlds: val_fraction and test_fraction leave no clip to train on; their sum must stay below 1.")
+        raise DataError("worlds: val_fraction + test_fraction leave nothing to train on; keep their sum below 1.")
     if config.gravity <= 0:
         raise DataError(f"worlds: gravity={config.gravity} would let nothing fall; give a positive number.")
     highest = {"main_radius": 20, "distractor_radius": 10, "speed": REFERENCE / (config.num_frames - 1),
@@ -120,3 +128,28 @@ def check(config: WorldConfig) -> None:
     for key, low in {"main_radius": 2, "distractor_radius": 1, "orbit_radius": 1}.items():
         if getattr(config, key)[0] < low:
             raise DataError(f"worlds: {key}={list(getattr(config, key))} is too small to see; start at {low} or more.")
+
+
+_VERBS = ("stays still", "moves left", "moves right", "moves up", "moves down", "falls and bounces",
+          "circles clockwise", "circles anticlockwise")  # fmt: skip
+
+
+def size_word(radius: float) -> str:
+    """Word for a radius given at the reference size."""
+    return "small" if radius < 7 else "medium" if radius < 11 else "large"
+
+
+def describe(
+    motion: int, shapes: np.ndarray, colours: np.ndarray, radii: np.ndarray, velocities: np.ndarray,
+    collisions: np.ndarray, bar: Bar | None, hidden: int,
+) -> str:  # fmt: skip
+    names = [f"{size_word(r)} {COLOUR_NAMES[c]} {SHAPES[s]}" for r, c, s in zip(radii, colours, shapes, strict=True)]
+    parts = [f"a {names[0]} {_VERBS[motion]}"]
+    for k in range(1, len(names)):
+        moving = np.hypot(*velocities[:, k].T).mean() > 0.15
+        hit = bool((collisions[:, 1:] == k).any())
+        verb = "rests" if not moving else "bounces" if hit else "falls" if motion == FALL else "drifts"
+        parts.append(f"a {names[k]} {verb}")
+    if bar is not None:
+        parts.append(f"a bar hides the {names[hidden]} for a while")
+    return "; ".join(parts)
