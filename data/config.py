@@ -8,7 +8,9 @@ from .clips import SHORT_POLICIES
 from .errors import DataError
 from .reader import BACKENDS
 
-__all__ = ["DataConfig", "SourceConfig", "validate"]
+__all__ = ["LABELS", "DataConfig", "SourceConfig", "validate"]
+
+LABELS = ("auto", "folder", "none")
 
 
 @dataclass
@@ -52,17 +54,37 @@ class DataConfig:
 
 def validate(config: DataConfig) -> None:
     """DataError for values that cannot be meant, naming the key."""
-    if not config.train and not config.mixture:
-        raise DataError("data.train is empty: name a folder of videos, a video or a CSV file, or set data.mixture")
-    if config.train and config.mixture:
-        raise DataError("give either data.train or data.mixture, not both")
-    if config.short not in SHORT_POLICIES:
-        raise DataError(f"data.short={config.short!r} is unknown; choose one of {', '.join(SHORT_POLICIES)}")
-    if config.backend not in BACKENDS:
-        raise DataError(f"data.backend={config.backend!r} is unknown; choose one of {', '.join(BACKENDS)}")
-    if config.batch_size < 1 or config.workers < 0 or config.prefetch < 1:
-        raise DataError("data.batch_size and data.prefetch must be at least 1, data.workers at least 0")
-    if not 0 <= config.val_fraction < 1 or not 0 <= config.max_bad_fraction <= 1:
-        raise DataError("data.val_fraction must be in [0, 1) and data.max_bad_fraction in [0, 1]")
-    if any(part.weight <= 0 for part in config.mixture):
-        raise DataError("every weight in data.mixture must be positive")
+    low_scale, high_scale = config.scale if len(config.scale) == 2 else (0.0, 0.0)
+    low_ratio, high_ratio = config.ratio if len(config.ratio) == 2 else (0.0, 0.0)
+    rules = [
+        (
+            config.train or config.mixture,
+            "train is empty: name a folder, a video or a CSV file",
+        ),
+        (not (config.train and config.mixture), "mixture takes the place of data.train: give one of the two"),
+        (all(part.weight > 0 for part in config.mixture), "mixture: every weight must be positive"),
+        (config.labels in LABELS, f"labels={config.labels!r} is not one of {', '.join(LABELS)}"),
+        (
+            config.short in SHORT_POLICIES,
+            f"short={config.short!r}: choose error, loop, pad or skip",
+        ),
+        (config.backend in BACKENDS, f"backend={config.backend!r} is not one of {', '.join(BACKENDS)}"),
+        (config.num_frames >= 1, f"num_frames={config.num_frames} must be at least 1"),
+        (config.stride >= 1, f"stride={config.stride} must be at least 1"),
+        (config.fps is None or config.fps > 0, f"fps={config.fps} must be positive, or null to sample by stride"),
+        (config.clips_per_video >= 1, f"clips_per_video={config.clips_per_video} must be at least 1"),
+        (len(config.size) in (1, 2) and min(config.size) >= 1, f"size={config.size} must be [height, width] in pixels"),
+        (
+            0 < low_scale <= high_scale <= 1,
+            f"scale={config.scale} must be two shares of the area, low <= high <= 1",
+        ),
+        (0 < low_ratio <= high_ratio, f"ratio={config.ratio} must be two values of width / height, the lower first"),
+        (config.batch_size >= 1, f"batch_size={config.batch_size} must be at least 1"),
+        (config.workers >= 0, f"workers={config.workers} must be at least 0"),
+        (config.prefetch >= 1, f"prefetch={config.prefetch} must be at least 1"),
+        (0 <= config.val_fraction < 1, f"val_fraction={config.val_fraction} must be in [0, 1)"),
+        (0 <= config.max_bad_fraction <= 1, f"max_bad_fraction={config.max_bad_fraction} must be in [0, 1]"),
+    ]
+    for holds, sentence in rules:
+        if not holds:
+            raise DataError(f"data.{sentence}")

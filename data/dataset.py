@@ -23,6 +23,7 @@ import torch
 from torch.utils.data import Dataset
 
 from .clips import clip_place, clip_step, frame_indices
+from .config import LABELS
 from .errors import DataError
 from .reader import VIDEO_SUFFIXES, open_video
 from .seeds import mix
@@ -30,8 +31,7 @@ from .transforms import ClipTransform
 
 __all__ = ["ClipDataset", "FrameSource", "Skip", "VideoList", "find_videos", "list_videos"]
 
-LABELS = ("auto", "folder", "none")
-ATTEMPTS = 32  # files tried for one sample before giving up
+ATTEMPTS = 10  # files tried for one sample before giving up
 SOURCE, REPLACE, PLACE = 11, 12, 13  # which choice a seed is mixed for
 
 

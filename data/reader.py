@@ -4,8 +4,9 @@ Notable:
 - Frames are (T,H,W,3) uint8 RGB, upright: decord applies the display matrix of phone videos itself, for PyAV it is
   done here. Both choose the stream that FFmpeg calls best and undo the file's own colour matrix and range: for 8-bit
   video of even height the pixels are identical, else they differ by a few levels (two generations of FFmpeg's scaler).
-- decord 0.6.0 is unmaintained. It cannot open AV1 or VVC, gives up on some files that are a little damaged, and loses
-  the first frames of MPEG transport streams without a word: `backend="auto"` reads those with PyAV.
+- decord 0.6.0 is unmaintained. It cannot open AV1 or VVC, fails on frames 48, 72 or at most 24 pixels wide and on some
+  files that are a little damaged, and loses the first frames of MPEG transport streams without a word:
+  `backend="auto"` reads all those with PyAV.
 - Containers may promise more frames than they hold; `len` is what the packets promise. Past the last frame that can be
   decoded PyAV raises DataError; decord repeats that frame, or raises. `data.check` decodes with PyAV to tell.
 """
