@@ -80,8 +80,13 @@ class DiTBlock(nn.Module):
 
     def forward(self, x: Tensor, time: Tensor, rope: Rope) -> Tensor:
         shift1, scale1, gate1, shift2, scale2, gate2 = self.modulation(F.silu(time))[:, None].chunk(6, dim=-1)
-        x = x + gate1 * self.attn(self.norm1(x) * (1 + scale1) + shift1, rope)
-        return x + gate2 * self.mlp(self.norm2(x) * (1 + scale2) + shift2)
+        x = x + gate1 * self.attn(modulate(self.norm1(x), shift1, scale1), rope)
+        return x + gate2 * self.mlp(modulate(self.norm2(x), shift2, scale2))
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Shift and scale (B, 1, width) of a sample, applied to all its tokens (B, N, width)."""
+    return x * (1 + scale) + shift
 
 
 class VideoDiT(nn.Module):
@@ -151,7 +156,7 @@ class VideoDiT(nn.Module):
         for block in self.blocks:
             x = block(x, time, rope)
         shift, scale = self.modulation(F.silu(time))[:, None].chunk(2, dim=-1)
-        return self.head(self.norm(x) * (1 + scale) + shift).float()  # (B, N, P)
+        return self.head(modulate(self.norm(x), shift, scale)).float()  # (B, N, P)
 
     def _embed_condition(self, condition: Tensor | None, keep: Tensor | None) -> Tensor:
         if condition is None:

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+TIMES = ("logit_normal", "uniform")
+
 Denoise = Callable[[Tensor, Tensor], Tensor]
 """(x_t (B, ...), t (B,)) -> guess of x1 (B, ...)."""
 

@@ -1,6 +1,7 @@
 """Claims:
 
-1. A pixel condition shows visible patches and a flag at their own places and nothing of the others: hidden pixels changed,
+1. A pixel condition shows visible patches and a flag at their own places and nothing of the others: hidden pixels
+changed,
    or NaN, leave it bit-identical.
 2. A latent condition normalises by its statistics and does not look at the video; nothing is said by `NoCondition`.
 3. A condition that lacks what it needs says so.

@@ -1,9 +1,10 @@
 """Claims:
 
-1. No leakage: pixels under the target mask changed (or NaN), and the latents offered to the decoder are bit-identical, at the
+1. No leakage: pixels under the target mask changed (or NaN), and the latents offered to the decoder are bit-identical,
+at the
    targets and at the visible places; changed visible pixels do change them.
-2. `predicted` holds z at the targets and, at the context, latents of the visible tokens read alone (not of the whole clip).
-3. A mask that leaves a token without a latent is refused.
+2. `predicted` holds z at the targets and, at the context, latents of the visible tokens read alone (not of the whole
+clip). 3. A mask that leaves a token without a latent is refused.
 4. Streaming statistics equal numpy's over the whole set, whatever the batches.
 5. The source is frozen: no gradients, evaluation mode, unchanged by use; copies of what holds it share it.
 6. The fingerprint tells JEPAs apart and survives half precision.

@@ -1,0 +1,127 @@
+"""`jepa train-decoder`: a trained JEPA in, a decoder of its latents out. A composition root.
+
+    train_decoder(DecoderTrainConfig(jepa="runs/pretrain/best.ckpt", out="runs/decoder"))
+
+The decoder learns from the clips the JEPA learned from: what `data` does not say is as in the JEPA's own run.
+"""
+
+import json
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from omegaconf import OmegaConf
+
+from data.module import ClipDataModule, DataConfig
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from decoder.decoder import ClipConfig, Decoder, DecoderConfig
+from decoder.dit import DenoiserSize, VideoDiTConfig
+from decoder.flow import FlowConfig
+from decoder.latents import LatentSource, measure_latents
+from decoder.module import DecoderModule, DecoderOptimConfig, LatentMixConfig, SamplingConfig, WeightEMA
+from jepa.config import load_config, save_config
+from jepa.grid import token_grid
+from jepa.jepa import JEPA
+from jepa.training import DataWait, TrainerConfig, build_trainer, fit
+
+
+@dataclass
+class DecoderTrainConfig:
+    """Everything `jepa train-decoder` reads.
+
+    jepa            best.ckpt of a run, or the folder of a shared model.
+    resume          go on from `out/last.ckpt`.
+    data            any keys of a run's `data`; the others are taken from the config.yaml beside the JEPA's checkpoint.
+    latent_clips    training clips over which latents are normalised.
+    """
+
+    jepa: str = "???"
+    out: str = "runs/decoder"
+    seed: int = 0
+    resume: bool = False
+    data: dict[str, Any] = field(default_factory=dict)
+    latent_clips: int = 2048
+    model: DenoiserSize = field(default_factory=DenoiserSize)
+    flow: FlowConfig = field(default_factory=FlowConfig)
+    mix: LatentMixConfig = field(default_factory=LatentMixConfig)
+    optim: DecoderOptimConfig = field(default_factory=DecoderOptimConfig)
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass
+class _Run:
+    """The part of a JEPA run's config that matters here."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+
+
+def train_decoder(config: DecoderTrainConfig) -> Path:
+    """Train and return the folder of the decoder (config.json, model.safetensors; averaged weights), `out/decoder`.
+
+    Also leaves last.ckpt, best.ckpt, config.yaml, summary.json, csv/ and tensorboard/ in `config.out`.
+    """
+    started = time.perf_counter()
+    out = Path(config.out)
+    pl.seed_everything(config.seed, workers=True, verbose=False)
+    source = LatentSource(JEPA.load(config.jepa))
+    settings = data_settings(config.jepa, config.data)
+    decoder = build_decoder(config.model, source, settings)
+    data = ClipDataModule(settings)
+    wait, average = DataWait(), WeightEMA(config.optim.ema_decay)
+    trainer = build_trainer(config.trainer, out, monitor="val/predicted_psnr", callbacks=[wait, average])
+    module = DecoderModule(decoder, source, config.mix, config.optim, config.flow, config.sampling)
+    if not config.resume:
+        device = trainer.strategy.root_device
+        source.to(device)
+        videos = (batch["video"].to(device) for batch in data.train_dataloader())
+        decoder.set_statistics(measure_latents(source, videos, config.latent_clips))
+    out.mkdir(parents=True, exist_ok=True)
+    if trainer.is_global_zero:
+        save_config(config, out / "config.yaml")
+    fit(trainer, module, data, config.resume, out)
+    average.on_train_end(trainer, module)  # again, because resuming a run that was complete skips it
+    if trainer.is_global_zero:
+        decoder.save_pretrained(out / "decoder")
+        scores = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
+        summary = {
+            "seconds": time.perf_counter() - started,
+            "steps": trainer.global_step,
+            "data_wait_fraction": wait.fraction,
+            "parameters": sum(p.numel() for p in decoder.parameters()),
+            **scores,
+        }
+        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    return out / "decoder"
+
+
+def data_settings(jepa: str, chosen: dict[str, Any]) -> DataConfig:
+    """The data settings of the run that a JEPA came from, with `chosen` keys replaced. ConfigError for unknown keys."""
+    words = dict(chosen)
+    for folder in (Path(jepa), Path(jepa).parent):
+        file = folder / "config.yaml"
+        if file.is_file():
+            run = OmegaConf.to_container(OmegaConf.load(file))
+            inherited = run.get("data", {}) if isinstance(run, dict) else {}
+            if chosen.get("train") or chosen.get("mixture"):  # other clips altogether: the old ones must not mix in
+                inherited = {k: v for k, v in inherited.items() if k not in ("train", "val", "mixture")}
+            words = {**inherited, **chosen}
+            break
+    return load_config(_Run, None, [f"data.{key}={json.dumps(value)}" for key, value in words.items()]).data
+
+
+def build_decoder(size: DenoiserSize, source: LatentSource, data: DataConfig) -> Decoder:
+    """An untrained decoder of that size on the JEPA's tokens; ConfigError where the clips do not divide into them."""
+    encoder = source.jepa.config.encoder
+    token_grid((data.num_frames, *data.size), encoder.tubelet_size, encoder.patch_size)
+    dit = VideoDiTConfig(
+        **asdict(size),
+        patch_size=encoder.patch_size,
+        tubelet_size=encoder.tubelet_size,
+        in_channels=encoder.in_channels,
+        condition_dim=source.dim,
+    )
+    clip = ClipConfig(data.num_frames, list(data.size), data.stride or 1, data.fps)
+    return Decoder(DecoderConfig(dit, clip, list(IMAGENET_MEAN), list(IMAGENET_STD), source.fingerprint))
