@@ -80,6 +80,13 @@ class ClipLoader(DataLoader[dict[str, Any]]):
                 yield batch
         except DataError as error:  # without the worker's traceback, which torch puts into the message
             raise DataError(str(error).rpartition("Error: ")[2].strip()) from None
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise DataError(
+                f"a process that reads videos died ({str(error).splitlines()[0]}): find the file with "
+                "`jepa check-data`, read with data.backend=pyav, or use fewer data.workers if memory ran out"
+            ) from None
 
 
 class ClipDataModule(LightningDataModule):

@@ -8,11 +8,14 @@
    them; below it they are listed at the end.
 6. Validation is finite, ordered, complete over ranks, apart from training, and shares its class names.
 7. The injected collate gets the samples and its additions arrive; the package itself imports no model.
-8. With the cache the same clips come out; a cache with bad files drops and counts them.
-9. Settings that cannot be meant are a DataError that names the key; the dataclass merges with OmegaConf.
+8. A worker process that dies is a DataError that says what to do.
+9. With the cache the same clips come out; a cache with bad files drops and counts them.
+10. Settings that cannot be meant are a DataError that names the key; the dataclass merges with OmegaConf.
 """
 
 import logging
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -181,6 +184,16 @@ def test_the_injected_collate_makes_the_batch(folder: Path) -> None:
         assert not any(
             word in file.read_text() for word in ("import jepa", "from jepa", "import decoder", "from decoder")
         )
+
+
+def dies(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    os.kill(os.getpid(), signal.SIGKILL)
+    return {}
+
+
+def test_a_worker_that_dies_is_said_in_a_sentence(folder: Path) -> None:
+    with pytest.raises(DataError, match=r"process that reads videos died.*check-data"):
+        take(ClipDataModule(config(folder, workers=1), collate=dies), 1)
 
 
 def test_the_cache_changes_nothing(folder: Path, tmp_path: Path) -> None:
