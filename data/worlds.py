@@ -20,6 +20,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import asdict
 from pathlib import Path
 
@@ -80,15 +81,19 @@ def load_truth(path: str | Path) -> dict[str, np.ndarray]:
 
 
 def split_of(config: WorldConfig) -> np.ndarray:
-    """Split (N,) of every clip as an index into SPLITS: random, but with the same share of every motion class."""
+    """Split (N,) of every clip as an index into SPLITS: random, with equal shares of every motion class (up to one)."""
     rng = np.random.default_rng([config.seed, config.clips])
+    luck = rng.permutation(config.clips)
     motions = np.arange(config.clips) % len(MOTIONS)
-    splits = np.zeros(config.clips, np.int64)
+    rank = np.empty(config.clips, np.int64)  # place of a clip within its class
     for motion in range(len(MOTIONS)):
-        members = rng.permutation(np.flatnonzero(motions == motion))
-        val, test = (round(len(members) * f) for f in (config.val_fraction, config.test_fraction))
-        splits[members[:val]] = 1
-        splits[members[val : val + test]] = 2
+        members = np.flatnonzero(motions == motion)
+        rank[members] = luck[members].argsort().argsort()
+    order = np.lexsort((luck, rank))  # one of every class, then another of every class, and so on
+    val, test = (max(round(f * config.clips), int(f > 0)) for f in (config.val_fraction, config.test_fraction))
+    splits = np.zeros(config.clips, np.int64)
+    splits[order[:val]] = 1
+    splits[order[val : val + test]] = 2
     return splits
 
 
@@ -142,6 +147,11 @@ def _chunks(config: WorldConfig, starts: range, workers: int) -> Iterator[list[d
     try:
         for future in as_completed([pool.submit(_chunk, config, start) for start in starts]):
             yield future.result()
+    except BrokenProcessPool:
+        raise DataError(
+            "A process that writes worlds has died. In a script, call `generate` below `if __name__ == '__main__':`;"
+            " if memory is short, give fewer `workers`."
+        ) from None
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

@@ -70,11 +70,11 @@ class WorldConfig:
 
 
 class Bar(NamedTuple):
-    """An occluder across the whole picture: covers `low <= x < high` (axis 0) or `low <= y < high` (axis 1), px."""
+    """An occluder across the whole picture: covers `low <= x < high` (axis 0) or `low <= y < high` (axis 1)."""
 
     axis: int
-    low: float
-    high: float
+    low: int
+    high: int
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,9 @@ def check(config: WorldConfig) -> None:
     for key in ("occluder_probability", "texture", "detail", "elasticity", "val_fraction", "test_fraction"):
         if not 0 <= getattr(config, key) <= 1:
             raise DataError(f"worlds: {key}={getattr(config, key)} is out of range; give a number from 0 to 1.")
-    if config.val_fraction + config.test_fraction >= 1:
-        raise DataError("worlds: val_fraction + test_fraction leave nothing to train on; keep their sum below 1.")
+    held_out = sum(max(round(f * config.clips), int(f > 0)) for f in (config.val_fraction, config.test_fraction))
+    if held_out >= config.clips:
+        raise DataError(f"worlds: val_fraction and test_fraction leave nothing of {config.clips} clips to train on.")
     if config.gravity <= 0:
         raise DataError(f"worlds: gravity={config.gravity} would let nothing fall; give a positive number.")
     highest = {"main_radius": 20, "distractor_radius": 10, "speed": REFERENCE / (config.num_frames - 1),

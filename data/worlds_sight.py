@@ -1,7 +1,8 @@
 """What can be seen in a scene of the procedural worlds: where an occluding bar goes, and how much of an object shows.
 
 Notable: the bar is placed after the physics, across the path of some object, and touches nothing. Visible shares are
-counted over about 100 points of each object, so 0 means that not one of them can be seen.
+counted over about 100 points inside each object and 60 on its outline; the latter weigh next to nothing, so that only
+an object of which nothing shows has the share 0.
 """
 
 import numpy as np
@@ -46,7 +47,7 @@ def place_bar(
         own = high[k, frame] - low[k, frame]
         width = (high - low)[0 if broad else k, frame] * rng.uniform(1.05, 1.25, size=TRIES)
         begin = low[k, frame] - rng.random(TRIES) * (width - own)
-        end = begin + width
+        begin, end = np.floor(begin), np.ceil(begin + width)  # whole pixels
 
         good = (width >= own) & (begin >= 0) & (end <= size)
         for j, least in ((k, 0.3), (np.zeros_like(k), 0.4)):  # share of frames in which an object is mostly beside it
@@ -54,7 +55,7 @@ def place_bar(
             good &= (covered < 0.6 * (high[j] - low[j])).mean(1) >= least
         if good.any():
             i = int(good.argmax())
-            return Bar(int(axis), float(begin[i]), float(end[i])), int(k[i])
+            return Bar(int(axis), int(begin[i]), int(end[i])), int(k[i])
     return None, 0
 
 
@@ -66,12 +67,20 @@ def _inside(x: np.ndarray, y: np.ndarray, shape: int) -> np.ndarray:
     return np.logical_and.reduce([nx * x + ny * y <= INRADIUS[shape] for nx, ny in normals])
 
 
-def _samples(shape: int) -> tuple[np.ndarray, np.ndarray]:
-    """x and y (P,) of about 100 points spread evenly over a shape of radius 1."""
+def _samples(shape: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """x, y and weight (P,) of points spread evenly over a shape of radius 1 and along its outline."""
     side = np.linspace(-EXTENT[shape], EXTENT[shape], (12, 14, 16)[shape])
     x, y = (c.ravel() for c in np.meshgrid(side, side))
     kept = _inside(x, y, shape)
-    return x[kept], y[kept]
+    corners = CORNERS[shape]
+    if corners is None:
+        turn = np.linspace(0, 2 * np.pi, 60, endpoint=False)
+        rim = np.stack([np.cos(turn), np.sin(turn)], -1)
+    else:
+        along = np.linspace(0, 1, 60 // len(corners), endpoint=False)[:, None, None]
+        rim = ((1 - along) * corners + along * np.roll(corners, 1, axis=0)).reshape(-1, 2)
+    weight = np.concatenate([np.ones(kept.sum()), np.full(len(rim), 0.01)])
+    return np.concatenate([x[kept], rim[:, 0]]), np.concatenate([y[kept], rim[:, 1]]), weight / weight.sum()
 
 
 _POINTS = tuple(_samples(shape) for shape in range(len(SHAPES)))
@@ -94,7 +103,7 @@ def visible_share(
         frames = np.flatnonzero(doubt)  # elsewhere nothing can hide it
         if not frames.size:
             continue
-        x, y = _POINTS[shape]
+        x, y, weight = _POINTS[shape]
         x, y = _rotate(x, y, angles[frames, k, None])
         x, y = centre[frames, 0, None] + radii[k] * x, centre[frames, 1, None] + radii[k] * y  # (F, P)
         seen = (x >= 0) & (x < size) & (y >= 0) & (y < size)
@@ -106,7 +115,7 @@ def visible_share(
                 dx, dy = x - positions[frames, j, 0, None], y - positions[frames, j, 1, None]
                 u, v = _rotate(dx / radii[j], dy / radii[j], -angles[frames, j, None])
                 seen &= ~_inside(u, v, shapes[j])
-        shares[frames, k] = seen.mean(-1)
+        shares[frames, k] = np.round(seen @ weight, 6)
     return shares
 
 
