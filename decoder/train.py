@@ -7,7 +7,7 @@ The decoder learns from the clips the JEPA learned from: what `data` does not sa
 
 import json
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
         decoder.set_statistics(measure_latents(source, videos, config.latent_clips))
     out.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
-        save_config(config, out / "config.yaml")
+        save_config(replace(config, data=asdict(settings)), out / "config.yaml")
     fit(trainer, module, data, config.resume, out)
     average.on_train_end(trainer, module)  # again, because resuming a run that was complete skips it
     if trainer.is_global_zero:

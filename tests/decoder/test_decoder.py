@@ -77,11 +77,11 @@ def test_one_clip_is_learned(decoder: Decoder, source: LatentSource, video: Tens
     fresh.set_statistics(measure_latents(source, [video], 3))
     clip, grid = video[:1], source.grid(video)
     latents = fresh.condition.normalise(source.target(clip))
-    optimizer = torch.optim.AdamW(fresh.parameters(), lr=4e-3, betas=(0.9, 0.95))
+    optimizer = torch.optim.AdamW(fresh.parameters(), lr=8e-3, betas=(0.9, 0.95))
     batch, condition = clip.expand(4, -1, -1, -1, -1), latents.expand(4, -1, -1)
-    for step in range(250):
+    for step in range(120):
         for group in optimizer.param_groups:
-            group["lr"] = 4e-3 * (1 - step / 250)
+            group["lr"] = 8e-3 * (1 - step / 120)
         loss = fresh.loss(batch, condition, grid, FlowConfig()).loss
         optimizer.zero_grad()
         loss.backward()

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import squares
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from data import write_video
@@ -86,6 +87,8 @@ def test_training_leaves_a_usable_decoder(jepa: JEPA, videos: Path, tmp_path: Pa
     checkpoint = read_checkpoint(out / "last.ckpt")
     assert checkpoint["kind"] == "decoder"
     assert all(key.startswith("decoder.") for key in checkpoint["state_dict"])
+    run = OmegaConf.load(out / "config.yaml")
+    assert (run.data.batch_size, run.data.flip) == (4, True)  # what was chosen, and what was not
     history = read_history(out)
     assert len(history["train/loss"]) == 6
     assert {"train/loss_target", "val/target_psnr", "val/predicted_psnr", "val/mean_psnr"} <= set(history)
