@@ -38,7 +38,7 @@ __all__ = ["COLOUR_NAMES", "MOTIONS", "SHAPES", "Bar", "Episode", "WorldConfig",
            "simulate"]  # fmt: skip
 
 FORMAT = 1  # raise when the same settings start to give other clips
-CHUNK = 16  # clips a process takes at a time
+CHUNK = 8  # clips a process takes at a time; after Ctrl-C those under way are finished
 SPLITS = ("train", "val", "test")
 
 

@@ -18,9 +18,8 @@ def _spans(shape: int, radius: float, centres: np.ndarray, angles: np.ndarray) -
     outline = CORNERS[shape]
     if outline is None:
         return np.stack([centres - radius, centres + radius]).swapaxes(1, 2)
-    corners = (
-        np.stack(_rotate(outline[:, 0], outline[:, 1], angles[:, None])) * radius + centres.T[..., None]
-    )  # (2 axes, T, corners)
+    x, y = _rotate(outline[:, 0], outline[:, 1], angles[:, None])  # (T, corners)
+    corners = centres.T[..., None] + radius * np.stack([x, y])
     return np.stack([corners.min(-1), corners.max(-1)])
 
 
@@ -48,7 +47,6 @@ def place_bar(
         width = (high - low)[0 if broad else k, frame] * rng.uniform(1.05, 1.25, size=TRIES)
         begin = low[k, frame] - rng.random(TRIES) * (width - own)
         begin, end = np.floor(begin), np.ceil(begin + width)  # whole pixels
-
         good = (width >= own) & (begin >= 0) & (end <= size)
         for j, least in ((k, 0.3), (np.zeros_like(k), 0.4)):  # share of frames in which an object is mostly beside it
             covered = np.minimum(high[j], end[:, None]) - np.maximum(low[j], begin[:, None])  # (tries, T)

@@ -81,7 +81,7 @@ def test_splits_are_disjoint_and_hold_every_class_equally() -> None:
 
 
 def test_the_class_is_in_the_path_and_not_in_one_place() -> None:
-    paths = np.array([e.positions[:, 0] for e in episodes(800, objects_max=1, occluder_probability=0.0)])
+    paths = np.array([e.positions[:, 0] for e in episodes(640, objects_max=1, occluder_probability=0.0)])
     labels = np.arange(len(paths)) % len(MOTIONS)
     knn = KNeighborsClassifier(15)
     for place in (paths[:, 0], paths[:, 8], paths[:, -1], paths.mean(1)):
@@ -134,15 +134,15 @@ def test_visible_shares_are_those_of_the_pixels() -> None:
 
 def test_bars_hide_an_object_completely_for_a_while() -> None:
     vanished = 0
-    for e in episodes(64, occluder_probability=1.0):
+    for e in episodes(40, occluder_probability=1.0):
         hidden = e.visible == 0
         vanished += bool(e.bar and (hidden.any(0) & (e.visible > 0.5).any(0)).any())
         assert ("a bar hides the" in e.caption) == (e.bar is not None)
         for k in np.flatnonzero(hidden.any(0)):
             assert trace(e, k)[hidden[:, k]].max() < 0.2  # at most the soft edge of a neighbouring pixel
-    assert vanished > 0.9 * 64
+    assert vanished > 0.85 * 40
     assert not any(e.bar for e in episodes(48, occluder_probability=0.0))
-    share = np.mean([e.bar is not None for e in episodes(400, num_frames=8)])
+    share = np.mean([e.bar is not None for e in episodes(320, num_frames=8)])
     assert 0.22 < share < 0.38  # asked for: 0.3
 
 
@@ -177,7 +177,7 @@ def test_falling_is_the_exact_parabola_until_the_first_contact_and_then_a_bounce
 
 def test_collisions_are_recorded_and_conserve_momentum() -> None:
     met = 0
-    for e in episodes(400, distractor_speed=[1.0, 2.0], occluder_probability=0.0):
+    for e in episodes(240, distractor_speed=[1.0, 2.0], occluder_probability=0.0):
         assert (e.collisions[:, 0] >= 1).all() and (e.collisions[:, 0] < 16).all()
         assert ((e.collisions[:, 2] == WALL) | (e.collisions[:, 1] < e.collisions[:, 2])).all()
         for frame, a, b in e.collisions:
@@ -190,7 +190,7 @@ def test_collisions_are_recorded_and_conserve_momentum() -> None:
             assert np.allclose((mass * before).sum(0), (mass * after).sum(0), atol=1e-6)
             assert not np.allclose(before, after)
             met += 1
-    assert met > 10
+    assert met >= 8
 
 
 def test_lengths_and_speeds_scale_with_the_picture() -> None:
