@@ -1,10 +1,28 @@
-"""jepa: predict the latents of hidden parts of a video from the visible ones."""
+"""jepa: predict the latents of hidden parts of a video from the visible ones.
 
-from jepa.config import ConfigError, EncoderConfig, JEPAConfig, PredictorConfig, load_config
-from jepa.checkpoints import CheckpointError
-from jepa.grid import Grid, patchify, token_grid, unpatchify
-from jepa.jepa import JEPA, JEPALoss
-from jepa.masks import TASKS, Mask, MaskCollator, MaskConfig, sample_mask, task_mask
+The public names are loaded when they are first used: the `jepa` command answers before torch is imported.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from jepa.errors import CheckpointError, ConfigError
+
+if TYPE_CHECKING:
+    from jepa.adapters import from_official, from_vjepa2_hf
+    from jepa.config import EncoderConfig, JEPAConfig, PredictorConfig, load_config
+    from jepa.grid import Grid, patchify, token_grid, unpatchify
+    from jepa.jepa import JEPA, JEPALoss
+    from jepa.masks import TASKS, Mask, MaskCollator, MaskConfig, sample_mask, task_mask
+
+_ROOMS = {
+    "adapters": ("from_official", "from_vjepa2_hf"),
+    "config": ("EncoderConfig", "JEPAConfig", "PredictorConfig", "load_config"),
+    "grid": ("Grid", "patchify", "token_grid", "unpatchify"),
+    "jepa": ("JEPA", "JEPALoss"),
+    "masks": ("TASKS", "Mask", "MaskCollator", "MaskConfig", "sample_mask", "task_mask"),
+}
+_HOME = {name: room for room, names in _ROOMS.items() for name in names}
 
 __all__ = [
     "JEPA",
@@ -19,6 +37,8 @@ __all__ = [
     "MaskCollator",
     "MaskConfig",
     "PredictorConfig",
+    "from_official",
+    "from_vjepa2_hf",
     "load_config",
     "patchify",
     "sample_mask",
@@ -26,3 +46,9 @@ __all__ = [
     "token_grid",
     "unpatchify",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"jepa.{_HOME[name]}"), name)

@@ -1,11 +1,13 @@
-"""Weights in and out: `safetensors` with a JSON config to share, Lightning checkpoints to resume. Nothing here unpickles code.
+"""Weights in and out: `safetensors` with a JSON config to share, Lightning checkpoints to resume.
 
-Every load is strict. A checkpoint that does not fit says which keys and shapes differ, and stops.
+Every load is strict: a checkpoint that does not fit says which keys and shapes differ, and stops. Nothing here
+unpickles code.
 """
 
 import json
-import os
 import pickle
+import re
+import struct
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -19,17 +21,34 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from jepa.errors import CheckpointError
+from jepa.files import replacing, write_text
+
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+# What torch's reader raises on damaged or foreign bytes, found by damaging some.
+BROKEN = (
+    pickle.UnpicklingError,
+    RuntimeError,
+    EOFError,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    struct.error,
+    OSError,
+)
 
 Model = TypeVar("Model", bound=nn.Module)
 
 
-class CheckpointError(RuntimeError):
-    """A checkpoint that cannot be read, or that belongs to another architecture."""
-
-
 def load_strict(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """`model.load_state_dict(state)` in place, where keys and shapes agree exactly; else a CheckpointError naming them."""
+    """`model.load_state_dict(state)`, where keys and shapes agree exactly; else a CheckpointError naming them."""
+    check_fit(model, state, source)
+    model.load_state_dict(state)
+
+
+def check_fit(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
+    """CheckpointError, naming keys and shapes, unless `state` is one of this architecture."""
     own = model.state_dict()
     problems = [f"missing {key}" for key in own if key not in state]
     problems += [f"unexpected {key}" for key in state if key not in own]
@@ -41,7 +60,6 @@ def load_strict(model: nn.Module, state: dict[str, Tensor], source: str | Path) 
     if problems:
         more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
         raise CheckpointError(f"{source} holds another architecture: {'; '.join(problems[:8])}{more}")
-    model.load_state_dict(state)
 
 
 def save_shared(model: nn.Module, config: object, folder: str | Path) -> None:
@@ -50,8 +68,9 @@ def save_shared(model: nn.Module, config: object, folder: str | Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     settings = asdict(cast(Any, config)) if is_dataclass(config) else config
-    _replace(folder / WEIGHTS, lambda file: save_file(state, file))
-    _replace(folder / CONFIG, lambda file: file.write_text(json.dumps(settings, indent=2) + "\n"))
+    with replacing(folder / WEIGHTS) as part:
+        save_file(state, part)
+    write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")
 
 
 def load_shared(cls: type[Model], schema: type, model_id: str, options: dict[str, Any] | None = None) -> Model:
@@ -59,14 +78,13 @@ def load_shared(cls: type[Model], schema: type, model_id: str, options: dict[str
     config_file, weights_file = (_locate(model_id, name, options or {}) for name in (CONFIG, WEIGHTS))
     try:
         settings = json.loads(config_file.read_text())
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), settings))
-    except (ValueError, OmegaConfBaseException) as error:
-        raise CheckpointError(f"{config_file} is not a config of {cls.__name__}: {str(error).splitlines()[0]}") from None
+    except ValueError as error:
+        raise CheckpointError(f"{config_file} is not JSON: {error}") from None
+    model = _build(cls, schema, settings, config_file)
     try:
         state = load_file(weights_file)
     except SafetensorError as error:
         raise CheckpointError(f"{weights_file} is not a readable safetensors file: {error}") from None
-    model = cls(config)
     load_strict(model, state, weights_file)
     return model.eval()
 
@@ -77,10 +95,16 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {reason}") from None
+        found = torch.load(path, map_location="cpu", weights_only=True)
+    except BROKEN as error:
+        if isinstance(error, OSError) and error.filename:  # no such thing as broken: not allowed, or gone
+            raise
+        foreign = re.search(r"GLOBAL (\S+)", str(error))
+        why = f"it asks to run {foreign[1]}" if foreign else "it is damaged, or holds more than tensors"
+        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {why}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{path} holds a {type(found).__name__}, and a checkpoint of a run is needed here")
+    return found
 
 
 def load_model(cls: type[Model], schema: type, path: str | Path, kind: str, prefix: str) -> Model:
@@ -92,8 +116,7 @@ def load_model(cls: type[Model], schema: type, path: str | Path, kind: str, pref
     if checkpoint.get("kind") != kind:
         found = f"a {checkpoint['kind']}" if "kind" in checkpoint else "something else"
         raise CheckpointError(f"{path} is the checkpoint of {found}, and a {kind} is needed here")
-    config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), checkpoint["config"]))
-    model = cls(config)
+    model = _build(cls, schema, checkpoint["config"], path)
     state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
     load_strict(model, state, path)
     return model.eval()
@@ -105,17 +128,18 @@ def _locate(model_id: str, name: str, options: dict[str, Any]) -> Path:
         if not (folder / name).is_file():
             raise CheckpointError(f"{folder} has no {name}: give the folder that save_pretrained wrote")
         return folder / name
-    known = {k: v for k, v in options.items() if k in ("revision", "cache_dir", "force_download", "local_files_only", "token")}
+    keys = ("revision", "cache_dir", "force_download", "local_files_only", "token")
+    known = {k: v for k, v in options.items() if k in keys}
     try:
         return Path(hf_hub_download(model_id, name, **known))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise CheckpointError(f"{model_id} is neither a folder nor a repository with {name}: {error}") from None
 
 
-def _replace(path: Path, write: Any) -> None:
-    part = path.with_name(f".{path.name}.{os.getpid()}")
+def _build(cls: type[Model], schema: type, settings: Any, source: Path) -> Model:
     try:
-        write(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), settings))
+        return cls(config)
+    except (OmegaConfBaseException, ValueError, TypeError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{source} holds no config of a {cls.__name__} of this version: {reason}") from None

@@ -1,6 +1,7 @@
 """The `jepa` command. A composition root: it imports what a command needs when that command runs.
 
-Every command takes an optional YAML file, then `key=value` words. Bad input is one sentence and exit code 2; Ctrl-C is 130.
+Every command takes an optional YAML file, then `key=value` words. Bad input is one sentence and exit code 2; Ctrl-C is
+130.
 """
 
 import argparse
@@ -8,10 +9,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jepa.config import ConfigError, load_config
+from jepa.errors import CheckpointError, ConfigError
 
 
 class Command(NamedTuple):
@@ -20,6 +22,47 @@ class Command(NamedTuple):
     help: str
     schema: Callable[[], type]
     run: Callable[[Any], object]
+    first: str = ""  # the key that a first word without "=" is the value of
+
+
+@dataclass
+class CheckConfig:
+    """Everything `jepa check-data` reads.
+
+    path                    a folder (searched recursively), a table or a video.
+    num_frames, stride, fps the clips to count.
+    workers, timeout        processes, and the seconds each file is given.
+    out                     also write the report of every file here, as .csv or .json.
+    """
+
+    path: str = "???"
+    num_frames: int = 16
+    stride: int = 1
+    fps: float | None = None
+    backend: str = "auto"
+    workers: int = 2
+    timeout: float = 60.0
+    out: str = ""
+    progress: bool = True
+
+
+def _check_data(config: Any) -> None:
+    from data.check import check_folder, report_table, write_reports
+
+    stride = None if config.fps else config.stride
+    reports = check_folder(
+        config.path,
+        config.num_frames,
+        stride,
+        config.fps,
+        config.backend,
+        config.workers,
+        config.timeout,
+        config.progress,
+    )
+    print(report_table(reports, config.path))
+    if config.out:
+        write_reports(reports, config.out)
 
 
 def _worlds_schema() -> type:
@@ -101,61 +144,58 @@ COMMANDS = {
     "train-decoder": Command("train the decoder of a JEPA's latents", _decoder_schema, _decoder),
     "render": Command("show what a JEPA predicts for a video", _render_schema, _render),
     "demo": Command("all of the above on a small world, and a report", _demo_schema, _demo),
+    "check-data": Command(
+        "say which videos can be read, which cannot, and why", lambda: CheckConfig, _check_data, first="path"
+    ),
 }
 
 
-def _check_data(words: list[str]) -> int:
-    from data.check import main
-
-    return main(words)
-
-
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="jepa", description="Predict video in latent space, and look at the prediction.")
+    parser = argparse.ArgumentParser(prog="jepa", description="Predict video in latent space, and see the prediction.")
     commands = parser.add_subparsers(dest="command", metavar="command", required=True)
     for name, command in COMMANDS.items():
-        sub = commands.add_parser(
-            name,
-            help=command.help,
-            description=f"{command.help}. Settings: an optional YAML file, then key=value words; --keys lists them all.",
-        )
-        sub.add_argument("words", nargs="*", metavar="config.yaml | key=value")
+        settings = "an optional YAML file, then key=value words; --keys lists them all"
+        sub = commands.add_parser(name, help=command.help, description=f"{command.help}. Settings: {settings}.")
+        words = f"[{command.first}] [config.yaml] [key=value ...]" if command.first else "[config.yaml] [key=value ...]"
+        sub.add_argument("words", nargs="*", metavar=words)
         sub.add_argument("--keys", action="store_true", help="print every key with its default and stop")
         if name in ("pretrain", "train-decoder"):
             sub.add_argument("--resume", action="store_true", help="go on with the run in out=, where it stopped")
-    check = commands.add_parser("check-data", help="say which videos can be read, which cannot, and why", add_help=False)
-    check.add_argument("words", nargs=argparse.REMAINDER)
     return parser
 
 
-def run(arguments: list[str]) -> int:
+def run(arguments: list[str]) -> None:
     """Run one command; raises what it raises."""
-    chosen = build_parser().parse_args(arguments)
-    if chosen.command == "check-data":
-        return _check_data(chosen.words)
-    command, words = COMMANDS[chosen.command], list(chosen.words)
+    parser = build_parser()
+    chosen, rest = parser.parse_known_args(arguments)  # words after an option: argparse leaves them over
+    if any(word.startswith("-") for word in rest):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    command, words = COMMANDS[chosen.command], [*chosen.words, *rest]
     schema = command.schema()
-    if chosen.keys:
-        from omegaconf import OmegaConf
+    from omegaconf import OmegaConf
 
+    from jepa.config import load_config
+
+    if chosen.keys:
         print(OmegaConf.to_yaml(OmegaConf.structured(schema)), end="")
-        return 0
+        return
     path = words.pop(0) if words and Path(words[0]).suffix in (".yaml", ".yml") and "=" not in words[0] else None
+    if command.first and words and "=" not in words[0]:
+        words[0] = f"{command.first}={words[0]}"
     if getattr(chosen, "resume", False):
         words.append("resume=true")
     command.run(load_config(schema, path, words))
-    return 0
 
 
 def main() -> None:
     """Entry point: exceptions a user can act on become one sentence."""
-    for noise in ("ignore:.*does not have many workers.*", "ignore:.*`isinstance.treespec.*", "ignore:.*tensorboardX.*"):
-        warnings.filterwarnings(*noise.split(":"))  # type: ignore[arg-type]
+    for noise in (".*does not have many workers.*", ".*`isinstance.treespec.*", ".*tensorboardX.*"):
+        warnings.filterwarnings("ignore", noise)
     from data.errors import DataError
-    from jepa.checkpoints import CheckpointError
 
+    code = 0
     try:
-        code = run(sys.argv[1:])
+        run(sys.argv[1:])
     except (ConfigError, DataError, CheckpointError) as error:
         print(f"jepa: {error}", file=sys.stderr)
         code = 2

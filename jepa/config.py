@@ -8,22 +8,21 @@ import dataclasses
 import difflib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar, cast, get_args, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
-from omegaconf import OmegaConf
+from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
+
+from jepa.errors import ConfigError
+from jepa.files import write_text
 
 Schema = TypeVar("Schema")
 
 
-class ConfigError(ValueError):
-    """A setting that cannot be used as given; the message names the key or file."""
-
-
 @dataclass
 class EncoderConfig:
-    """Video ViT. `position` is rope, sincos, or both (rope+sincos); `rope` is standard, or vjepa2 for its checkpoints."""
+    """Video ViT. `position`: rope, sincos, or both (rope+sincos). `rope`: standard, or vjepa2 for its checkpoints."""
 
     embed_dim: int = 384
     depth: int = 12
@@ -51,9 +50,10 @@ class PredictorConfig:
 class JEPAConfig:
     """The method. Everything after `target_norm` is off by default.
 
-    target_norm         layer: non-affine layer norm of every target token (V-JEPA); batch: each channel standardised over
-                        the batch's tokens (at evaluation, over the running average of batches).
-    context_loss        weight of the loss on visible tokens, each divided by sqrt(distance to the nearest target) (V-JEPA 2.1).
+    target_norm         layer: non-affine layer norm of every target token (V-JEPA); batch: each channel standardised
+                        over the batch's tokens (at evaluation, over the running average of batches).
+    context_loss        weight of the loss on visible tokens, each divided by sqrt(distance to the nearest target)
+                        (V-JEPA 2.1).
     regulariser         none, sigreg (LeJEPA) or vicreg (variance and covariance), on the context encoder's tokens.
     """
 
@@ -83,8 +83,12 @@ def load_config(schema: type[Schema], path: str | Path | None = None, overrides:
             raise ConfigError(f"{file}: no such config file")
         try:
             loaded = OmegaConf.load(file)
-        except (YAMLError, UnicodeDecodeError) as error:
+        except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
             raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+        except OSError as error:
+            if error.filename is not None:
+                raise
+            raise ConfigError(f"{file} must be a table of settings, not a single value") from None
         merged = _merge(schema, merged, loaded, str(file))
     for word in overrides or []:
         key, equals, _ = word.partition("=")
@@ -92,45 +96,52 @@ def load_config(schema: type[Schema], path: str | Path | None = None, overrides:
             raise ConfigError(f"{word!r} is not of the form key=value")
         try:
             parsed = OmegaConf.from_dotlist([word])
-        except YAMLError as error:
+        except (YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(f"{word!r} has a value that is not valid YAML: {' '.join(str(error).split())}") from None
         merged = _merge(schema, merged, parsed, "the command line")
-    missing = OmegaConf.missing_keys(merged)
-    if missing:
-        raise ConfigError(f"{sorted(missing)[0]} must be given, as {sorted(missing)[0]}=...")
-    return cast(Schema, OmegaConf.to_object(merged))
+    try:
+        missing = OmegaConf.missing_keys(merged)
+        if missing:
+            raise ConfigError(f"{sorted(missing)[0]} must be given, as {sorted(missing)[0]}=...")
+        return cast(Schema, OmegaConf.to_object(merged))
+    except OmegaConfBaseException as error:  # an interpolation ${...} of what does not exist
+        raise ConfigError(f"{error.full_key or 'a value'}: {_reason(error)}") from None
 
 
 def save_config(config: object, path: str | Path) -> None:
     """Write a config instance as YAML that `load_config` reads back to an equal one."""
-    Path(path).write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
+    write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def _merge(schema: type, base: Any, extra: Any, source: str) -> Any:
-    _refuse_unknown(schema, extra, source, prefix="")
+    _refuse_unknown(schema, OmegaConf.to_container(extra), source, prefix="")
     try:
         return OmegaConf.merge(base, extra)
     except OmegaConfBaseException as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ConfigError(f"{error.full_key or 'a value'} in {source}: {reason}") from None
+        raise ConfigError(f"{error.full_key or 'a value'} in {source}: {_reason(error)}") from None
 
 
-def _refuse_unknown(schema: type, node: Any, source: str, prefix: str) -> None:
-    if not OmegaConf.is_dict(node):
+def _reason(error: Exception) -> str:
+    return str(error).strip().splitlines()[0]
+
+
+def _refuse_unknown(schema: type, node: object, source: str, prefix: str) -> None:
+    if not isinstance(node, dict):
         raise ConfigError(f"{prefix.rstrip('.') or 'the file'} in {source} must be a table of settings, not {node!r}")
     hints = get_type_hints(schema)
-    for key in node:
+    for key, value in node.items():
         if str(key) not in hints:
             known = [f"{prefix}{name}" for name in hints]
-            near = difflib.get_close_matches(f"{prefix}{key}", [*known, *_all_keys(schema)], n=1, cutoff=0.4)
+            near = difflib.get_close_matches(f"{prefix}{key}", [*known, *_all_keys(schema, prefix)], n=1, cutoff=0.4)
             hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(known)}"
             raise ConfigError(f"unknown key {prefix}{key} in {source}{hint}")
         kind = hints[str(key)]
-        value = None if OmegaConf.is_missing(node, key) else node[key]
         item = next((a for a in get_args(kind) if dataclasses.is_dataclass(a)), None)
-        if dataclasses.is_dataclass(kind) and value is not None:
+        if dataclasses.is_dataclass(kind) and value not in (None, MISSING):
             _refuse_unknown(cast(type, kind), value, source, f"{prefix}{key}.")
-        elif item is not None and OmegaConf.is_list(value):
+        elif get_origin(kind) is list and isinstance(value, dict):
+            raise ConfigError(f"{prefix}{key} in {source} is a list: give the whole of it, as {prefix}{key}=[...]")
+        elif item is not None and isinstance(value, list):
             for i, entry in enumerate(value):
                 _refuse_unknown(cast(type, item), entry, source, f"{prefix}{key}[{i}].")
 

@@ -1,0 +1,9 @@
+"""What a user can act on. The command line turns these into one sentence and exit code 2."""
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be used as given; the message names the key or file."""
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint that cannot be read, or that belongs to another architecture."""
