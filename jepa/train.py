@@ -1,4 +1,4 @@
-"""`jepa pretrain`: a config in, a trained JEPA out. A composition root: the only file here that knows both data and model."""
+"""`jepa pretrain`: a config in, a trained JEPA out. A composition root: it knows both data and model."""
 
 import json
 import time
@@ -6,15 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytorch_lightning as pl
+import torch
 
 from data.module import ClipDataModule, DataConfig
+from data.transforms import frame_size
+from jepa.checkpoints import load_strict
 from jepa.config import ConfigError, JEPAConfig, save_config
+from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
-from jepa.masks import MaskCollator, MaskConfig
+from jepa.masks import MaskCollator, MaskConfig, sample_mask
 from jepa.module import JEPAModule
 from jepa.optim import OptimConfig
-from jepa.training import DataWait, TrainerConfig, build_trainer, fit
+from jepa.training import DataWait, TrainerConfig, build_trainer, check_run, fit
 
 
 @dataclass
@@ -43,46 +47,60 @@ class PretrainConfig:
 
 
 def pretrain(config: PretrainConfig) -> Path:
-    """Train and return the path of the best checkpoint. Leaves best.ckpt, last.ckpt, config.yaml, summary.json, csv/ and
-    tensorboard/ in `config.out`."""
+    """Train and return the path of the best checkpoint.
+
+    Leaves best.ckpt, last.ckpt, config.yaml, summary.json, csv/ and tensorboard/ in `config.out`.
+    """
     started = time.perf_counter()
     out = Path(config.out)
+    check_run(out, config.resume)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    jepa = JEPA(config.model)
-    if config.init_from:
-        jepa = _same_architecture(JEPA.load(config.init_from), config, "init_from")
-    if config.teacher:
-        jepa.target_encoder = _same_architecture(JEPA.load(config.teacher), config, "teacher").target_encoder
-        jepa.target_encoder.requires_grad_(False)
+    jepa = build_jepa(config)
     tubelet, patch = config.model.encoder.tubelet_size, config.model.encoder.patch_size
-    token_grid((config.data.num_frames, *config.data.size), tubelet, patch)  # a wrong size stops here, not in a worker
+    grid = token_grid((config.data.num_frames, *frame_size(config.data.size)), tubelet, patch)
+    for mask in config.masks:  # what cannot be drawn stops here, not in a worker
+        sample_mask(mask, grid, 2, torch.Generator().manual_seed(config.seed))
     collate = MaskCollator(config.masks, tubelet, patch, config.masks_per_step)
     data = ClipDataModule(config.data, collate)
     module = JEPAModule(jepa, config.optim, config.trainer.max_steps, bool(config.teacher))
     wait = DataWait()
     trainer = build_trainer(config.trainer, out, monitor="val/choose", callbacks=[wait])
-    out.mkdir(parents=True, exist_ok=True)
     if trainer.is_global_zero:
         save_config(config, out / "config.yaml")
     fit(trainer, module, data, config.resume, out)
     if trainer.is_global_zero:
+        clips_per_step = config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         summary = {
             "seconds": time.perf_counter() - started,
             "steps": trainer.global_step,
-            "clips_seen": trainer.global_step * config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches,
+            "clips_seen": trainer.global_step * clips_per_step,
             "data_wait_fraction": wait.fraction,
             "parameters": sum(p.numel() for p in jepa.parameters() if p.requires_grad),
             "health": module.health,
         }
-        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
         if module.health:
             print(f"health: {module.health['verdict']}. {module.health['sentence']}")
     best = out / "best.ckpt"
     return best if best.is_file() else out / "last.ckpt"
 
 
-def _same_architecture(found: JEPA, config: PretrainConfig, key: str) -> JEPA:
-    if found.config.encoder != config.model.encoder:
-        raise ConfigError(f"{key}: its encoder is {found.config.encoder}, and model.encoder is {config.model.encoder}")
-    found.train()
-    return found
+def build_jepa(config: PretrainConfig) -> JEPA:
+    """The model of `config`, with the weights of `init_from` and the target encoder of `teacher` where given."""
+    jepa = JEPA(config.model)
+    if config.init_from:
+        found = JEPA.load(config.init_from)
+        _same_shape(found.config.encoder, config.model.encoder, "init_from", "encoder")
+        _same_shape(found.config.predictor, config.model.predictor, "init_from", "predictor")
+        load_strict(jepa, found.state_dict(), config.init_from)
+    if config.teacher:
+        found = JEPA.load(config.teacher)
+        _same_shape(found.config.encoder, config.model.encoder, "teacher", "encoder")
+        load_strict(jepa.target_encoder, found.target_encoder.state_dict(), config.teacher)
+    return jepa
+
+
+def _same_shape(found: object, wanted: object, key: str, part: str) -> None:
+    # Not every setting shows in the shapes of weights: the number of heads and the kind of positions do not.
+    if found != wanted:
+        raise ConfigError(f"{key}: its {part} is {found}, and model.{part} is {wanted}")

@@ -1,18 +1,23 @@
-"""What every training run of the project shares: the trainer, its precision, resuming, and the time spent waiting for data."""
+"""What every training run of the project shares: the trainer, its checkpoints, resuming, and the time spent waiting."""
 
 import csv
+import io
 import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning_fabric.plugins.io import TorchCheckpointIO
+from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
+from jepa.checkpoints import check_fit, read_checkpoint
 from jepa.config import ConfigError
+from jepa.files import replacing
 
 
 @dataclass
@@ -45,7 +50,7 @@ class DataWait(Callback):
         self.waited = self.total = 0.0
         self._since: float | None = None
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         now = time.perf_counter()
         if self._since is not None:
             self.waited += now - self._since
@@ -67,6 +72,45 @@ class DataWait(Callback):
         return self.waited / self.total if self.total else 0.0
 
 
+class LastCheckpoint(Checkpoint):
+    """Keeps `last.ckpt`: every `every` steps, after the last step, and when training is interrupted or fails."""
+
+    def __init__(self, path: Path, every: int) -> None:
+        self.path, self.every = path, every
+        self._saved: int | None = None  # the step that is on disk; None before training has begun
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._saved = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
+            self._save(trainer)
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        # Before training has begun, a run that was to be resumed may not be restored yet: leave what it left.
+        if self._saved is not None and not isinstance(exception, OSError):
+            self._save(trainer)
+
+    def _save(self, trainer: pl.Trainer) -> None:
+        if trainer.global_step != self._saved:
+            trainer.save_checkpoint(self.path)
+            self._saved = trainer.global_step
+
+
+class WholeCheckpointIO(TorchCheckpointIO):
+    """Writes beside the target, then renames.
+
+    Lightning's own goes through the system's temporary folder, which is often another disk: its last move is then a
+    copy, and a full disk leaves half of it where a good checkpoint was.
+    """
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        buffer = io.BytesIO()  # torch reports a full disk as an internal error of its zip writer, a plain file by name
+        torch.save(checkpoint, buffer)
+        with replacing(path) as partial:
+            partial.write_bytes(buffer.getbuffer())
+
+
 def auto_precision(accelerator: str = "auto") -> str:
     """bf16-mixed where the hardware multiplies bf16 natively, else 32-true."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
@@ -77,25 +121,34 @@ def auto_precision(accelerator: str = "auto") -> str:
     return "bf16-mixed" if native else "32-true"
 
 
-def build_trainer(config: TrainerConfig, out: str | Path, monitor: str, callbacks: list[Callback] | None = None) -> pl.Trainer:
-    """A Trainer that keeps `best.ckpt` (largest `monitor`) and `last.ckpt` in `out`, and logs to TensorBoard and CSV there."""
-    out = Path(out)
+def build_trainer(
+    config: TrainerConfig, out: str | Path, monitor: str, callbacks: list[Callback] | None = None
+) -> pl.Trainer:
+    """A Trainer that keeps `best.ckpt` (largest `monitor`) and `last.ckpt` in `out`, with TensorBoard and CSV logs.
+
+    Raises ConfigError for settings that this machine or Lightning does not know.
+    """
+    for key in ("max_steps", "accumulate_grad_batches", "val_every", "log_every"):
+        if getattr(config, key) < 1:
+            raise ConfigError(f"trainer.{key} is {getattr(config, key)}: give at least 1")
     if config.threads:
         torch.set_num_threads(config.threads)
-    if config.max_steps < 1:
-        raise ConfigError(f"trainer.max_steps is {config.max_steps}: give the number of optimizer steps to train for")
+    try:
+        return _build(config, Path(out), monitor, callbacks or [])
+    except (MisconfigurationException, ValueError, TypeError) as error:
+        raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
+
+
+def _build(config: TrainerConfig, out: Path, monitor: str, callbacks: list[Callback]) -> pl.Trainer:
     every = min(config.val_every, config.max_steps)
     micro = config.accumulate_grad_batches
     best = ModelCheckpoint(out, "best", monitor, mode="max", enable_version_counter=False)
-    last = ModelCheckpoint(
-        out, "last", every_n_train_steps=every, save_on_exception=True, enable_version_counter=False
-    )
     return pl.Trainer(
         accelerator=config.accelerator,
         devices=int(config.devices) if config.devices.isdigit() else config.devices,
         num_nodes=config.num_nodes,
         strategy=config.strategy,
-        precision=auto_precision(config.accelerator) if config.precision == "auto" else config.precision,  # type: ignore[arg-type]
+        precision=cast(Any, auto_precision(config.accelerator) if config.precision == "auto" else config.precision),
         max_steps=config.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=micro,
@@ -107,19 +160,39 @@ def build_trainer(config: TrainerConfig, out: str | Path, monitor: str, callback
         log_every_n_steps=config.log_every,
         use_distributed_sampler=False,  # the stream of clips shards itself, and resumes exactly
         logger=[TensorBoardLogger(out, name="", version="tensorboard"), CSVLogger(out, name="", version="csv")],
-        callbacks=[best, last, *([TQDMProgressBar(refresh_rate=10)] if config.progress else []), *(callbacks or [])],
+        callbacks=[
+            best,
+            LastCheckpoint(out / "last.ckpt", every),
+            *([TQDMProgressBar(refresh_rate=10)] if config.progress else []),
+            *callbacks,
+        ],
+        plugins=[WholeCheckpointIO()],
         enable_progress_bar=config.progress,
         enable_model_summary=False,
     )
 
 
-def fit(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: bool, out: str | Path) -> None:
-    """Train; with `resume`, go on from `out/last.ckpt`. An interrupted run has saved `last.ckpt` and raises KeyboardInterrupt."""
+def check_run(out: str | Path, resume: bool) -> None:
+    """ConfigError where there is no run to go on with, or where another would be written over."""
     last = Path(out) / "last.ckpt"
     if resume and not last.is_file():
         raise ConfigError(f"resume=true, but there is no {last} to go on from")
     if not resume and last.exists():
         raise ConfigError(f"{out} already holds a run: add resume=true to go on with it, or give another out=")
+
+
+def fit(
+    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: bool, out: str | Path
+) -> None:
+    """Train; with `resume`, go on from `out/last.ckpt`.
+
+    An interrupted run has saved `last.ckpt` and raises KeyboardInterrupt. Raises ConfigError as `check_run`, and
+    CheckpointError where `last.ckpt` cannot be read or is of another architecture.
+    """
+    check_run(out, resume)
+    last = Path(out) / "last.ckpt"
+    if resume:
+        check_fit(module, read_checkpoint(last).get("state_dict", {}), last)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:
