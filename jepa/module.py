@@ -17,7 +17,7 @@ from jepa.optim import OptimConfig, adamw, apply_rates, rates
 
 
 class JEPAModule(pl.LightningModule):
-    """Trains a `JEPA`. Batches hold `video` (B, C, T, H, W), `masks` and, for the online probe, `label` (B,), -1 for none."""
+    """Trains a `JEPA`. Batches hold `video` (B, C, T, H, W), `masks`, `seed` (B,) and `label` (B,), -1 for none."""
 
     def __init__(self, jepa: JEPA, optim: OptimConfig, max_steps: int, frozen_teacher: bool = False) -> None:
         super().__init__()
@@ -26,6 +26,7 @@ class JEPAModule(pl.LightningModule):
         self.health: dict[str, Any] = {}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        torch.manual_seed(int(batch["seed"][0]))  # SIGReg's directions are the step's own: resuming is exact
         loss = self.jepa(batch["video"], batch["masks"])
         parts = {"train/loss": loss.total, "train/prediction": loss.prediction}
         if self.jepa.config.context_loss:
@@ -37,7 +38,7 @@ class JEPAModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         now = rates(self.optim, 0, self.max_steps)
-        return adamw(self.jepa, now.lr, max(now.weight_decay, 1e-12), self.optim.betas)
+        return adamw(self.jepa, now.lr, now.weight_decay, self.optim.betas)
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
         # Here, and not in a batch hook: batch hooks fire once per micro-batch under gradient accumulation.
@@ -79,7 +80,8 @@ class JEPAModule(pl.LightningModule):
             word, sentence = verdict(
                 values["val/std"], values["val/rank"], width, values["val/skill_vs_copy"], values["val/skill_vs_mean"]
             )
-            self.health = {"verdict": word, "sentence": sentence, **{k.removeprefix("val/"): v for k, v in values.items()}}
+            self.health = {"verdict": word, "sentence": sentence}
+            self.health |= {key.removeprefix("val/"): value for key, value in values.items()}
         probed = online_probe(found["pooled"], found["label"])
         # The best checkpoint is chosen by a probe where labels exist, else by effective rank (RankMe), never by loss.
         values["val/choose"] = values["val/rank"] if probed is None else probed

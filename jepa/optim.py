@@ -7,7 +7,7 @@ import torch
 from timm.optim import param_groups_weight_decay
 from torch import nn
 
-from jepa.config import choose
+from jepa.config import ConfigError, choose
 from jepa.schedules import cosine, linear, warmup_constant, warmup_cosine
 
 
@@ -57,13 +57,19 @@ def rates(config: OptimConfig, step: int, max_steps: int) -> Rates:
 
 
 def adamw(model: nn.Module, lr: float, weight_decay: float, betas: list[float]) -> torch.optim.AdamW:
-    """AdamW without decay on biases and 1-D tensors. Not fused: Lightning cannot clip gradients under a fused optimizer."""
-    return torch.optim.AdamW(param_groups_weight_decay(model, weight_decay), lr=lr, betas=(betas[0], betas[1]))
+    """AdamW without decay on biases and 1-D tensors.
+
+    Not fused: Lightning cannot clip gradients under a fused optimizer.
+    """
+    if len(betas) != 2:
+        raise ConfigError(f"optim.betas is {list(betas)}: give two numbers")
+    spared, decayed = param_groups_weight_decay(model, 1.0)  # it does not split where the decay is zero
+    groups = [spared | {"decays": False}, decayed | {"decays": True, "weight_decay": weight_decay}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]))
 
 
 def apply_rates(optimizer: torch.optim.Optimizer, lr: float, weight_decay: float) -> None:
-    """Write a step's learning rate and weight decay into an optimizer; groups without decay stay without."""
+    """Write a step's learning rate and weight decay into an optimizer of `adamw`; the spared group stays without."""
     for group in optimizer.param_groups:
         group["lr"] = lr
-        if group["weight_decay"] > 0:
-            group["weight_decay"] = weight_decay
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0  # a schedule may pass through zero
