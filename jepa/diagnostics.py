@@ -41,7 +41,7 @@ class PredictionErrors:
 def prediction_errors(z: Tensor, h: Tensor, mask: Mask, grid: Grid) -> PredictionErrors:
     """Errors of predictions z (B, M, D) at `mask.target_ids` given all target latents h (B, N, D).
 
-    copy: the target latent of the nearest visible moment at the same place (falling back to the clip's visible mean);
+    copy: the target latent of the nearest visible moment at the same place (at any place where that was never seen);
     mean: the mean latent of the batch.
     """
     target = gather_tokens(h, mask.target_ids)
@@ -56,7 +56,7 @@ def prediction_errors(z: Tensor, h: Tensor, mask: Mask, grid: Grid) -> Predictio
 
 
 def copy_ids(mask: Mask, grid: Grid) -> Tensor:
-    """(B, M) id of the visible token nearest to each target; the same place at another time is preferred to any other."""
+    """(B, M) id of the visible token nearest to each target; the same place at another time comes before any other."""
     place = grid.h * grid.w
     context, target = mask.context_ids, mask.target_ids
     elsewhere = (target[:, :, None] % place != context[:, None, :] % place).float()
@@ -71,14 +71,16 @@ def skill(error: float, baseline: float) -> float:
 
 
 def verdict(std: float, rank: float, width: int, vs_copy: float, vs_mean: float) -> tuple[str, str]:
-    """(one word, one sentence) on the state of a model whose raw target latents have `std` and effective `rank` of `width`."""
+    """(one word, one sentence) on a model whose raw target latents have `std` and effective `rank` of `width`."""
     if std < 1e-2 or rank < 2:
         return "collapsed", f"The latents have collapsed: spread {std:.3f}, effective rank {rank:.1f} of {width}."
     if rank < 0.05 * width:
-        return "narrow", f"The latents use few directions: effective rank {rank:.1f} of {width}. Raise the final momentum."
+        few = f"effective rank {rank:.1f} of {width}"
+        return "narrow", f"The latents use few directions: {few}. Raise the final momentum."
     if vs_mean <= 0:
         return "untrained", f"The predictor does not beat the mean latent (skill {vs_mean:+.2f}). Train longer."
     if vs_copy <= 0:
-        return "copying", f"The predictor does not beat copying the last visible latent (skill {vs_copy:+.2f}). Train longer."
-    words = f"effective rank {rank:.1f} of {width}, {vs_copy:.0%} less error than copying, {vs_mean:.0%} less than the mean"
-    return "healthy", f"The latents are spread and predictable: {words}."
+        skill_word = f"skill {vs_copy:+.2f}"
+        return "copying", f"The predictor does not beat copying the last visible latent ({skill_word}). Train longer."
+    words = f"{vs_copy:.0%} less error than copying, {vs_mean:.0%} less than the mean latent"
+    return "healthy", f"The latents are spread (effective rank {rank:.1f} of {width}) and predictable: {words}."

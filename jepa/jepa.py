@@ -29,7 +29,7 @@ from jepa.vit import VideoViT
 
 @dataclass(frozen=True)
 class JEPALoss:
-    """What one step computed: the `total` to descend, its parts, and the latents that diagnostics look at (detached)."""
+    """What one step computed: the `total` to descend, its parts (detached), and the target latents."""
 
     total: Tensor
     prediction: Tensor
@@ -92,7 +92,7 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
         """One step of the moving average, after the optimizer's. A momentum of 1 keeps a frozen teacher (SALT)."""
         if momentum < 1:
             teacher, student = list(self.target_encoder.parameters()), list(self.context_encoder.parameters())
-            torch._foreach_lerp_(teacher, student, 1 - momentum)
+            torch._foreach_lerp_(teacher, student, 1 - momentum)  # type: ignore[arg-type]
 
     @classmethod
     def load(cls, path: str | Path) -> "JEPA":

@@ -1,10 +1,11 @@
-"""The transformer block shared by encoder, predictor and probe: pre-LN, fused qkv, exact GELU, names as in timm's ViT."""
+"""The transformer block of encoder and predictor: pre-LN, fused qkv, exact GELU, names as in timm's ViT."""
 
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from jepa.errors import ConfigError
 from jepa.posembed import rotate
 
 Rope = tuple[Tensor, Tensor]  # (cos, sin), each (B or 1, 1, K, head_dim)
@@ -26,7 +27,7 @@ class Attention(nn.Module):
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
         if dim % num_heads:
-            raise ValueError(f"embed_dim {dim} is not a multiple of num_heads {num_heads}")
+            raise ConfigError(f"embed_dim {dim} is not a multiple of num_heads {num_heads}")
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -71,5 +72,6 @@ def init_weights(model: nn.Module, blocks: nn.ModuleList) -> None:
                 nn.init.zeros_(module.bias)
     with torch.no_grad():
         for i, block in enumerate(blocks):
+            assert isinstance(block, Block)
             for linear in (block.attn.proj, block.mlp.fc2):
                 linear.weight.div_((2.0 * (i + 1)) ** 0.5)

@@ -1,8 +1,8 @@
 """Which tokens are visible (context) and which must be predicted (target).
 
 Training masks: V-JEPA's spatial blocks through time, tubes, and the future. Every sample of a batch must keep as many
-tokens as its neighbours. Upstream sorts and cuts to the shortest, which throws away the *latest* tokens and makes the last
-tubelet a rare target; `truncation: random` drops tokens evenly instead (`prefix` remains for parity).
+tokens as its neighbours. Upstream sorts and cuts to the shortest, which throws away the *latest* tokens and makes the
+last tubelet a rare target; `truncation: random` drops tokens evenly instead (`prefix` remains for parity).
 
 Tasks: one named mask each, the same for everything that is ever compared: `task_mask`.
 """
@@ -32,8 +32,9 @@ class Mask(NamedTuple):
 class MaskConfig:
     """One kind of training mask.
 
-    kind            block: `num_blocks` rectangles of `spatial_scale` of the frame each, through `temporal_scale` of the clip;
-                    tube: `ratio` of the places, hidden through the whole clip; future: the first `visible` part is seen.
+    kind            block: `num_blocks` rectangles of `spatial_scale` of the frame each, through `temporal_scale` of the
+                    clip; tube: `ratio` of the places, hidden through the whole clip; future: the first `visible` part
+                    is seen.
     aspect          smallest and largest height / width of a block.
     visible         smallest and largest visible fraction of the tubelets (future); drawn once a batch.
     min_context     a sample sees at least this fraction of its tokens, whatever was drawn.
@@ -87,19 +88,22 @@ def task_mask(task: str, grid: Grid, batch_size: int, context: int | None = None
     | infill   | all but a central block of half the height and width, all the time |
     """
     choose("task", task, TASKS)
+    if context is not None and context < 1:
+        raise ConfigError(f"context is {context}: give at least one visible tubelet")
     t, h, w = coordinates(grid).unbind(1)
     length = grid.t
     if task == "infill":
         visible = ~((h >= grid.h // 4) & (h < grid.h - grid.h // 4) & (w >= grid.w // 4) & (w < grid.w - grid.w // 4))
     else:
         default = {"forward": length // 2, "backward": length // 2, "connect": length // 4}.get(task, 1)
-        size = max(1, default if context is None else context)
+        size = context or max(1, default)
         at_start = t < size if task != "backward" else torch.zeros_like(t, dtype=torch.bool)
         at_end = t >= length - size if task in ("backward", "loop", "connect") else torch.zeros_like(at_start)
         visible = at_start | at_end
     if visible.all() or not visible.any():
         seen = "everything" if visible.all() else "nothing"
-        raise ConfigError(f"task {task!r} with context {context} sees {seen} of a grid {tuple(grid)}: use a longer clip")
+        cure = "larger frames" if task == "infill" else "a longer clip or another context"
+        raise ConfigError(f"task {task!r} sees {seen} of {length} x {grid.h} x {grid.w} tokens: use {cure}")
     ids = torch.arange(grid.num_tokens)
     return Mask(ids[visible].repeat(batch_size, 1), ids[~visible].repeat(batch_size, 1))
 
@@ -132,7 +136,7 @@ class MaskCollator:
 
 def _blocks(config: MaskConfig, grid: Grid, batch_size: int, generator: torch.Generator | None) -> Tensor:
     # The size of a block is drawn once a batch, as in V-JEPA, so that samples hide similar amounts; places differ.
-    low, high = config.aspect
+    low, high = _range("masks.aspect", config.aspect)
     aspect = low + (high - low) * torch.rand((), generator=generator)
     area = config.spatial_scale * grid.h * grid.w
     height = int((area * aspect).sqrt().round().clamp(1, grid.h))
@@ -155,11 +159,18 @@ def _tubes(config: MaskConfig, grid: Grid, batch_size: int, generator: torch.Gen
 
 
 def _future(config: MaskConfig, grid: Grid, batch_size: int, generator: torch.Generator | None) -> Tensor:
-    low, high = (min(max(round(v * grid.t), 1), grid.t - 1) for v in config.visible)
     if grid.t < 2:
         raise ConfigError(f"a future mask needs at least two tubelets, and the clip has {grid.t}: raise num_frames")
+    visible = _range("masks.visible", config.visible)
+    low, high = (min(max(round(v * grid.t), 1), grid.t - 1) for v in visible)
     seen = int(torch.randint(low, high + 1, (), generator=generator))
     return (coordinates(grid)[:, 0] >= seen).repeat(batch_size, 1)
+
+
+def _range(key: str, values: list[float]) -> tuple[float, float]:
+    if len(values) != 2 or not 0 < values[0] <= values[1]:
+        raise ConfigError(f"{key} is {list(values)}: give two positive numbers, the smaller first")
+    return values[0], values[1]
 
 
 def _sorted_ids(chosen: Tensor, config: MaskConfig, generator: torch.Generator | None) -> Tensor:

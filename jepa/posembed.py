@@ -33,17 +33,18 @@ def _rope3d(head_dim: int, grid: Grid, kind: str, device: torch.device) -> tuple
     half = per_axis // 2
     omega = 1.0 / 10000 ** (torch.arange(half, dtype=torch.float32) / half)
     angles = coordinates(grid).float()[:, :, None] * omega  # (N, 3, half)
-    if kind == "standard":
-        angles = angles.repeat_interleave(2, dim=-1)  # both members of a pair turn by the same angle
-    else:  # vjepa2: halves instead of pairs, as released; not a rotation, but what its weights were trained with
-        angles = angles.repeat(1, 1, 2)
+    # standard: both members of a pair turn by the same angle. vjepa2: halves instead of pairs, as released; that is not
+    # a rotation, but what its weights were trained with.
+    angles = angles.repeat_interleave(2, dim=-1) if kind == "standard" else angles.repeat(1, 1, 2)
     angles = torch.nn.functional.pad(angles.flatten(1), (0, head_dim - 3 * per_axis))  # the rest stays unrotated
     sign = torch.tensor([-1.0, 1.0]).repeat(head_dim // 2)  # (a, b) -> (a cos - b sin, b cos + a sin)
     return angles.cos().to(device), (sign * angles.sin()).to(device)
 
 
-def rope3d(head_dim: int, grid: Grid, kind: str = "standard", device: torch.device | None = None) -> tuple[Tensor, Tensor]:
-    """(cos, signed sin), each (N, head_dim) float32, for `rotate`. `kind`: standard, or vjepa2 for its released checkpoints."""
+def rope3d(
+    head_dim: int, grid: Grid, kind: str = "standard", device: torch.device | None = None
+) -> tuple[Tensor, Tensor]:
+    """(cos, signed sin), each (N, head_dim) float32, for `rotate`. `kind`: standard, or vjepa2 for its checkpoints."""
     if kind not in ("standard", "vjepa2"):
         raise ValueError(f"rope must be standard or vjepa2, not {kind!r}")
     return _rope3d(head_dim, Grid(*grid), kind, torch.device(device or "cpu"))

@@ -10,7 +10,7 @@ from jepa.vit import Positions
 
 
 class Predictor(nn.Module):
-    """Context latents and mask tokens at the target places in, predicted latents out (arXiv 2404.08471, section 3.2)."""
+    """Context latents and mask tokens at the targets' places in, predictions out (arXiv 2404.08471, section 3.2)."""
 
     def __init__(self, config: PredictorConfig, encoder: EncoderConfig) -> None:
         super().__init__()

@@ -20,8 +20,10 @@ def sigreg(x: Tensor, num_slices: int = 256, num_points: int = 17) -> Tensor:
 
 
 def vicreg(x: Tensor) -> Tensor:
-    """Variance and covariance terms of VICReg (arXiv 2105.04906, eq. 1-3) over tokens (..., D): mean hinge on a standard
-    deviation of 1, plus the mean squared off-diagonal covariance times D."""
+    """Variance and covariance terms of VICReg (arXiv 2105.04906, eq. 1-3) over tokens (..., D).
+
+    Mean hinge on a standard deviation of 1, plus the squared off-diagonal covariances summed and divided by D.
+    """
     x = x.flatten(0, -2).float()
     x = x - x.mean(0)
     covariance = x.T @ x / (len(x) - 1)

@@ -1,4 +1,4 @@
-"""Learning rate, weight decay and momentum as pure functions of the step, so that a schedule is a table one can test."""
+"""Learning rate, weight decay and momentum as pure functions of the step: a schedule is a table one can test."""
 
 import math
 

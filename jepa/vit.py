@@ -1,13 +1,13 @@
 """Video vision transformer: any grid, decided at call time, and only the tokens it is asked to see.
 
-The patch embedding keeps the parameters (and checkpoint keys) of V-JEPA's Conv3d but is applied as a linear layer to the
-selected patches, so a masked token is dropped before anything is computed from it.
+The patch embedding keeps the parameters (and checkpoint keys) of V-JEPA's Conv3d but is applied as a linear layer to
+the selected patches, so a masked token is dropped before anything is computed from it.
 """
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jepa.config import EncoderConfig, choose
+from jepa.config import ConfigError, EncoderConfig, choose
 from jepa.grid import Grid, gather_tokens, patchify, token_grid
 from jepa.layers import Block, Rope, init_weights
 from jepa.posembed import rope3d, sincos3d
@@ -33,7 +33,10 @@ class Positions:
         self.rope = choose("rope", config.rope, ("standard", "vjepa2"))
         self.dim, self.head_dim = dim, dim // num_heads
         if "rope" in self.kinds and (self.head_dim < 6 or self.head_dim % 2):
-            raise ValueError(f"head width {self.head_dim} must be even and at least 6 for a 3D rotary position")
+            raise ConfigError(
+                f"embed_dim {dim} over num_heads {num_heads} gives heads {self.head_dim} wide: "
+                "a 3D rotary position needs an even width of at least 6"
+            )
 
     def table(self, grid: Grid, ids: Tensor) -> Tensor | float:
         """(B, K, dim) to add to tokens at `ids` (B, K); zero without sin-cos."""
