@@ -22,6 +22,7 @@ from decoder.flow import FlowConfig, FlowLoss, flow_loss
 from decoder.latents import LatentSource, LatentStats
 from decoder.sampler import guided, sample, seeded_noise
 from jepa.checkpoints import CheckpointError, load_model, load_shared, save_shared
+from jepa.config import ConfigError
 from jepa.grid import Grid, patchify, unpatchify
 
 KIND = "decoder"  # how the Lightning checkpoints of a decoder say what they are
@@ -43,6 +44,7 @@ class DecoderConfig:
 
     clip            what `render` cuts from a video unless told otherwise; the network itself takes any grid.
     pixel_mean/std  how the training videos were normalised, so that pixels can be put on [-1, 1].
+    unconditional   trained without latents too (`condition_dropout`), so that guidance has something to lead away from.
     jepa            fingerprint of the JEPA whose latents it draws; empty if unknown.
     """
 
@@ -50,6 +52,7 @@ class DecoderConfig:
     clip: ClipConfig = field(default_factory=ClipConfig)
     pixel_mean: list[float] = field(default_factory=lambda: [0.485, 0.456, 0.406])
     pixel_std: list[float] = field(default_factory=lambda: [0.229, 0.224, 0.225])
+    unconditional: bool = False
     jepa: str = ""
 
 
@@ -134,8 +137,12 @@ class Decoder(nn.Module, PyTorchModelHubMixin):
         """Latents (B, N, D) as the JEPA gives them -> video (B, C, T, H, W) in [0, 1].
 
         A clip's noise depends on its seed alone: one integer is used for every clip, a sequence gives one for each.
-        `guidance` other than 1 needs a decoder trained with `condition_dropout`.
+        `guidance` other than 1 needs a decoder trained with `condition_dropout`, else ConfigError.
         """
+        if guidance != 1 and not self.config.unconditional:
+            raise ConfigError(
+                f"guidance is {guidance:g}, and this decoder was trained with condition_dropout=0: leave it at 1"
+            )
         condition = self.condition.tokens(Observation(Grid(*grid), latents=latents))
         return draw_video(self.dit, grid, condition, seeds, steps, method, guidance).add(1).div(2).clamp(0, 1)
 

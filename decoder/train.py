@@ -68,7 +68,7 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     source = LatentSource(JEPA.load(config.jepa))
     settings = data_settings(config.jepa, config.data)
-    decoder = build_decoder(config.model, source, settings)
+    decoder = build_decoder(config.model, source, settings, config.mix.condition_dropout > 0)
     data = ClipDataModule(settings)
     wait, average = DataWait(), WeightEMA(config.optim.ema_decay)
     trainer = build_trainer(config.trainer, out, monitor="val/predicted_psnr", callbacks=[wait, average])
@@ -112,7 +112,7 @@ def data_settings(jepa: str, chosen: dict[str, Any]) -> DataConfig:
     return load_config(_Run, None, [f"data.{key}={json.dumps(value)}" for key, value in words.items()]).data
 
 
-def build_decoder(size: DenoiserSize, source: LatentSource, data: DataConfig) -> Decoder:
+def build_decoder(size: DenoiserSize, source: LatentSource, data: DataConfig, unconditional: bool = False) -> Decoder:
     """An untrained decoder of that size on the JEPA's tokens; ConfigError where the clips do not divide into them."""
     encoder = source.jepa.config.encoder
     token_grid((data.num_frames, *data.size), encoder.tubelet_size, encoder.patch_size)
@@ -124,4 +124,5 @@ def build_decoder(size: DenoiserSize, source: LatentSource, data: DataConfig) ->
         condition_dim=source.dim,
     )
     clip = ClipConfig(data.num_frames, list(data.size), data.stride or 1, data.fps)
-    return Decoder(DecoderConfig(dit, clip, list(IMAGENET_MEAN), list(IMAGENET_STD), source.fingerprint))
+    pixels = list(IMAGENET_MEAN), list(IMAGENET_STD)
+    return Decoder(DecoderConfig(dit, clip, *pixels, unconditional, source.fingerprint))

@@ -3,8 +3,9 @@
 1. A saved decoder is read back exactly: config, weights, latent statistics; the picture it draws is bit-identical.
 2. A checkpoint of another architecture, and a JEPA that the decoder does not belong to, are refused by name.
 3. Same seed, same video, alone or in a batch; different seeds differ. Pixels lie in [0, 1].
-4. The mean latent is the origin of the normalised space.
-5. It learns: one clip is overfitted to more than 30 dB in a few hundred steps of a tiny model.
+4. Guidance is refused where the decoder was never trained without latents.
+5. The mean latent is the origin of the normalised space.
+6. It learns: one clip is overfitted to more than 30 dB in a few hundred steps of a tiny model.
 """
 
 import copy
@@ -16,7 +17,7 @@ from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
 from decoder import Decoder, DecoderConfig, FlowConfig, LatentSource, Observation, measure_latents
-from jepa import JEPA, CheckpointError
+from jepa import JEPA, CheckpointError, ConfigError
 
 GRID = (4, 4, 4)
 
@@ -63,6 +64,14 @@ def test_seeds(decoder: Decoder, source: LatentSource, video: Tensor) -> None:
     assert batch.shape == video.shape and batch.min() >= 0 and batch.max() <= 1
     with pytest.raises(ValueError, match="2 seeds for 3 clips"):
         decoder.decode(latents, GRID, seeds=[1, 2])
+
+
+def test_guidance_needs_an_unconditional_model(decoder: Decoder, source: LatentSource, video: Tensor) -> None:
+    latents = source.target(video)
+    with pytest.raises(ConfigError, match="condition_dropout=0"):
+        decoder.decode(latents, GRID, guidance=2.0)
+    decoder.config.unconditional = True
+    assert not torch.equal(decoder.decode(latents, GRID, guidance=2.0), decoder.decode(latents, GRID))
 
 
 def test_the_mean_latent_is_the_origin(decoder: Decoder, source: LatentSource, video: Tensor) -> None:
