@@ -1,4 +1,4 @@
-"""Fixtures shared by every test: one thread, fixed seeds, and the development data where it lies beside the checkout."""
+"""Shared by every test: one thread, fixed seeds, and the development data where it lies beside the checkout."""
 
 from pathlib import Path
 
@@ -6,6 +6,8 @@ import pytest
 import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+torch.set_num_threads(1)  # threads that wait for each other are slowest where the machine is busy
 
 
 @pytest.fixture(autouse=True)
