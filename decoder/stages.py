@@ -1,0 +1,104 @@
+"""The stages of a long job: what each runs, what it took over all starts, and whether a folder holds this very job.
+
+Both records are files that survive an interruption.
+"""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from jepa import ConfigError
+from jepa.files import write_text
+
+IRRELEVANT = ("resume", "progress", "workers")  # settings that may change between two starts of a job
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step. `command` runs the same from a shell (empty: there is none); `result` is written last."""
+
+    name: str
+    title: str
+    config: Any
+    command: str
+    result: Path
+    run: Callable[[], object]
+
+    @property
+    def done(self) -> bool:
+        return self.result.is_file()
+
+
+class Ledger:
+    """Starts of named stages and how long each lasted, in a JSON file.
+
+    A start that was killed without a word is taken to have lasted until the last file in the stage's folder was
+    written, so that the sum stays honest.
+    """
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._starts: dict[str, list[dict[str, Any]]] = json.loads(file.read_text()) if file.is_file() else {}
+
+    @contextmanager
+    def timed(self, name: str, folder: Path) -> Iterator[None]:
+        """Times one start of a stage that writes below `folder`, whether it ends well or not."""
+        starts = self._starts.setdefault(name, [])
+        for start in starts:
+            if start["seconds"] is None:
+                start["seconds"] = max(0.0, _last_sign(folder, start["at"]) - start["at"])
+        begun = time.perf_counter()
+        starts.append({"at": time.time(), "seconds": None})
+        self._save()
+        try:
+            yield
+        finally:
+            starts[-1]["seconds"] = time.perf_counter() - begun
+            self._save()
+
+    def seconds(self, name: str) -> float:
+        """Of all starts together; 0 for a stage that never started."""
+        return sum(start["seconds"] or 0.0 for start in self._starts.get(name, []))
+
+    def starts(self, name: str) -> int:
+        """How often the stage was started."""
+        return len(self._starts.get(name, []))
+
+    def _save(self) -> None:
+        write_text(self.file, json.dumps(self._starts, indent=2) + "\n")
+
+
+def _last_sign(folder: Path, otherwise: float) -> float:
+    """When the newest file below `folder` was written."""
+    files = (os.path.join(here, name) for here, _, names in os.walk(folder) for name in names)
+    return max((os.stat(file).st_mtime for file in files), default=otherwise)
+
+
+def claim(out: Path, stages: list[Stage]) -> None:
+    """Write the settings of all stages to `out/plan.json`; ConfigError where that holds others."""
+    file = out / "plan.json"
+    wanted = json.loads(json.dumps({stage.name: _relevant(asdict(stage.config)) for stage in stages}))
+    if file.is_file():
+        before, now = _flat(json.loads(file.read_text())), _flat(wanted)
+        other = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        if other:
+            keys = ", ".join(other[:4]) + (f" and {len(other) - 4} more" if len(other) > 4 else "")
+            raise ConfigError(f"{out} was made with other settings ({keys}): delete it, or give another out=")
+    write_text(file, json.dumps(wanted, indent=2) + "\n")
+
+
+def _relevant(settings: dict[str, Any]) -> dict[str, Any]:
+    kept = {key: value for key, value in settings.items() if key not in IRRELEVANT}
+    return {key: _relevant(value) if isinstance(value, dict) else value for key, value in kept.items()}
+
+
+def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
+    return flat
