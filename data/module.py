@@ -31,6 +31,17 @@ log = logging.getLogger(__name__)
 Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
+def build_cache(config: DataConfig, videos: VideoList) -> FrameCache | None:
+    """The decoded frames of `videos`, made now where they are not yet there; None without `data.cache`."""
+    if not config.cache:
+        return None
+    folder = Path(config.cache_dir) if config.cache_dir else _cache_folder(Path(videos.root))
+    workers = config.workers or os.cpu_count() or 1
+    return FrameCache.build(
+        videos.paths, frame_size(config.size), folder, config.backend, config.cache_max_gb, workers=workers
+    )
+
+
 def make_dataset(
     config: DataConfig, videos: VideoList, train: bool = False, cache: FrameCache | None = None
 ) -> ClipDataset:
@@ -123,12 +134,12 @@ class ClipDataModule(LightningDataModule):
             return
         config = self.config
         train, groups = self._train_videos()
-        train_cache = val_cache = self._cached(train)
+        train_cache = val_cache = build_cache(config, train)
         self._total = len(train)
         val: VideoList | None = None
         if config.val:
             val = list_videos(config.val, config.labels, config.label_column, train.classes)
-            val_cache = self._cached(val)
+            val_cache = build_cache(config, val)
             self._total += len(val)
         elif config.val_fraction > 0:
             rest, val = train.split(config.val_fraction)
@@ -156,20 +167,6 @@ class ClipDataModule(LightningDataModule):
         paths, labels = [p for part in parts for p in part.paths], [n for part in parts for n in part.labels]
         root = os.path.commonpath([os.path.abspath(part.root) for part in parts])
         return VideoList(paths, labels, max((part.classes for part in parts), key=len), root), groups
-
-    def _cached(self, videos: VideoList) -> FrameCache | None:
-        config = self.config
-        if not config.cache:
-            return None
-        folder = Path(config.cache_dir) if config.cache_dir else _cache_folder(Path(videos.root))
-        return FrameCache.build(
-            videos.paths,
-            frame_size(config.size),
-            folder,
-            config.backend,
-            config.cache_max_gb,
-            workers=config.workers or os.cpu_count() or 1,
-        )
 
     # ------------------------------------------------------------------ loaders
 

@@ -61,7 +61,7 @@ class _Run:
 def train_decoder(config: DecoderTrainConfig) -> Path:
     """Train and return the folder of the decoder (config.json, model.safetensors; averaged weights), `out/decoder`.
 
-    Also leaves last.ckpt, best.ckpt, config.yaml, summary.json, csv/ and tensorboard/ in `config.out`.
+    Also leaves last.ckpt, best.ckpt, config.yaml, summary.json and tensorboard/ in `config.out`.
     """
     started = time.perf_counter()
     out = Path(config.out)

@@ -5,6 +5,7 @@ Every command takes an optional YAML file, then `key=value` words. Bad input is 
 """
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -187,10 +188,18 @@ def run(arguments: list[str]) -> None:
     command.run(load_config(schema, path, words))
 
 
+def _hush() -> None:
+    """Silence what Lightning says of itself; warnings about a user's own settings stay."""
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    said = ("does not have many workers", "`isinstance.treespec", "tensorboardX", "Checkpoint directory .* is not empty")
+    for noise in said:
+        warnings.filterwarnings("ignore", f".*{noise}")
+
+
 def main() -> None:
     """Entry point: exceptions a user can act on become one sentence."""
-    for noise in (".*does not have many workers.*", ".*`isinstance.treespec.*", ".*tensorboardX.*"):
-        warnings.filterwarnings("ignore", noise)
+    _hush()
     from data.errors import DataError
 
     code = 0

@@ -60,16 +60,20 @@ def init_weights(model: nn.Module, blocks: nn.ModuleList) -> None:
 
     | parameter                        | value                                                              |
     |----------------------------------|--------------------------------------------------------------------|
-    | Linear, Conv3d weights           | truncated normal, std 0.02                                         |
+    | Linear weights                   | truncated normal, std 0.02                                         |
+    | Conv3d (patch embedding) weight  | Xavier uniform on the flattened kernel, as MAE: with std 0.02 the  |
+    |                                  | sin-cos table would drown the content of small patches             |
     | biases                           | 0                                                                  |
     | LayerNorm                        | weight 1, bias 0                                                   |
     | attn.proj, mlp.fc2 of block i    | the above divided by sqrt(2 (i + 1)), so depth does not add up     |
     """
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Conv3d):
+        if isinstance(module, nn.Conv3d):
+            nn.init.xavier_uniform_(module.weight.flatten(1))
+        elif isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.Linear | nn.Conv3d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
     with torch.no_grad():
         for i, block in enumerate(blocks):
             assert isinstance(block, Block)

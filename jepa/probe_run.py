@@ -1,4 +1,4 @@
-"""`jepa probe`: frozen features of a checkpoint, beside a randomly initialised encoder and raw pixels. A composition root."""
+"""`jepa probe`: frozen features of a checkpoint beside a random encoder and raw pixels. A composition root."""
 
 import hashlib
 import json
@@ -14,10 +14,11 @@ from tqdm import tqdm
 
 from data.dataset import list_videos
 from data.errors import DataError
-from data.module import DataConfig, make_dataset
-from jepa.config import ConfigError
+from data.module import DataConfig, build_cache, collate_clips, make_dataset
+from jepa.config import ConfigError, choose
+from jepa.files import replacing, write_text
 from jepa.jepa import JEPA
-from jepa.probe import Features, ProbeResult, pixel_tokens, run_probe, subset
+from jepa.probe import PROBES, Features, ProbeResult, pixel_tokens, run_probe, subset
 from jepa.training import auto_precision
 
 REPRESENTATIONS = ("jepa", "random", "pixels")
@@ -33,10 +34,17 @@ class TaskConfig:
 
 @dataclass
 class ProbeConfig:
-    """Everything `jepa probe` reads. `data.train` are the labelled clips a probe learns from, `data.val` those it is scored on."""
+    """Everything `jepa probe` reads.
+
+    data            `data.train` are the labelled clips a probe learns from, `data.val` those it is scored on.
+    out             where the table and the features go; empty: probe/ beside the checkpoint.
+    encoder         which of the two is frozen and probed: target (the usual choice) or context (after a short
+                    training the slow target still lags behind).
+    """
 
     checkpoint: str = "???"
-    out: str = ""  # empty: probe/ beside the checkpoint
+    out: str = ""
+    encoder: str = "target"
     seed: int = 0
     data: DataConfig = field(default_factory=DataConfig)
     tasks: list[TaskConfig] = field(default_factory=lambda: [TaskConfig()])
@@ -49,25 +57,28 @@ def probe(config: ProbeConfig) -> dict[str, dict[str, dict[str, dict[str, ProbeR
     """results[task][representation][probe][label fraction]; also written to `out/probe.json` and printed as a table."""
     if not config.data.val:
         raise ConfigError("data.val is empty: name the labelled videos the probe is scored on")
+    choose("encoder", config.encoder, ("target", "context"))
+    for kind in config.probes:
+        choose("probes", kind, PROBES)
+    if not all(0 < fraction <= 1 for fraction in config.label_fractions):
+        raise ConfigError(f"label_fractions is {list(config.label_fractions)}: give shares above 0 and up to 1")
     out = Path(config.out) if config.out else Path(config.checkpoint).parent / "probe"
     trained = JEPA.load(config.checkpoint)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     random = JEPA(trained.config).eval()
-    features = {
-        split: _extract(trained, random, config, path, out) for split, path in (("train", config.data.train), ("test", config.data.val))
-    }
+    paths = {"train": config.data.train, "test": config.data.val}
+    features = {split: _extract(trained, random, config, path, out) for split, path in paths.items()}
     results: dict[str, dict[str, dict[str, dict[str, ProbeResult]]]] = {}
     for task in config.tasks:
-        y = {"train": _labels(config, config.data.train, task), "test": _labels(config, config.data.val, task)}
+        y = {split: _labels(config, path, task) for split, path in paths.items()}
         known = sorted(set(y["train"]))
         codes = {split: np.array([known.index(v) if v in known else len(known) for v in y[split]]) for split in y}
         for name in REPRESENTATIONS:
             for kind in config.probes:
                 for fraction in config.label_fractions:
                     rows = subset(codes["train"], fraction, config.seed)
-                    found = run_probe(
-                        kind, features["train"][name][rows], codes["train"][rows], features["test"][name], codes["test"], config.seed
-                    )
+                    train, test = features["train"][name][rows], features["test"][name]
+                    found = run_probe(kind, train, codes["train"][rows], test, codes["test"], config.seed)
                     results.setdefault(task.name, {}).setdefault(name, {}).setdefault(kind, {})[f"{fraction:g}"] = found
     _write(results, out, config)
     return results
@@ -83,18 +94,18 @@ def _labels(config: ProbeConfig, path: str, task: TaskConfig) -> list[str]:
 @torch.no_grad()
 def _extract(trained: JEPA, random: JEPA, config: ProbeConfig, path: str, out: Path) -> dict[str, Features]:
     """Features of every clip of `path` under each representation, computed once and kept in `out/features`."""
-    settings = json.dumps([asdict(config.data), path, config.seed, _digest(trained)], sort_keys=True)
+    settings = json.dumps([asdict(config.data), path, config.seed, config.encoder, _digest(trained)], sort_keys=True)
     cache = out / "features" / f"{hashlib.sha256(settings.encode()).hexdigest()[:16]}.npz"
     if cache.is_file():
         with np.load(cache) as stored:
             return {name: Features(stored[name]) for name in REPRESENTATIONS}
     videos = list_videos(path, config.data.labels, config.tasks[0].column)
-    dataset = make_dataset(config.data, videos)
+    dataset = make_dataset(config.data, videos, cache=build_cache(config.data, videos))
     if len(dataset) != len(videos):
         raise ConfigError("data.clips_per_video must be 1 for a probe: every video has one row of features")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained, random = trained.to(device), random.to(device)
-    loader = DataLoader(dataset, config.data.batch_size, num_workers=config.data.workers)
+    loader = DataLoader(dataset, config.data.batch_size, num_workers=config.data.workers, collate_fn=collate_clips)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in REPRESENTATIONS}
     for batch in tqdm(loader, desc=f"features of {Path(path).name}", disable=not config.progress):
         if "skipped" in batch:
@@ -102,32 +113,27 @@ def _extract(trained: JEPA, random: JEPA, config: ProbeConfig, path: str, out: P
         video: Tensor = batch["video"].to(device)
         grid = trained.grid(video)
         with torch.autocast(device.type, torch.bfloat16, enabled=auto_precision().startswith("bf16")):
-            encoded = {"jepa": trained.target_encoder(video), "random": random.target_encoder(video)}
+            learnt = trained.context_encoder if config.encoder == "context" else trained.target_encoder
+            encoded = {"jepa": learnt(video), "random": random.target_encoder(video)}
         tokens = {name: x.unflatten(1, (grid.t, grid.h * grid.w)) for name, x in encoded.items()}
         tokens["pixels"] = pixel_tokens(video, grid)
         for name, x in tokens.items():
             parts[name].append(x.half().cpu().numpy())
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    part = cache.with_suffix(".part.npz")
-    np.savez(part, **arrays)
-    part.replace(cache)
+    with replacing(cache) as part, part.open("wb") as stream:
+        np.savez(stream, allow_pickle=False, **arrays)
     return {name: Features(array) for name, array in arrays.items()}
 
 
 def _digest(model: JEPA) -> str:
     digest = hashlib.sha256()
-    for value in model.target_encoder.state_dict().values():
+    for value in model.state_dict().values():
         digest.update(value.contiguous().cpu().numpy().tobytes())
     return digest.hexdigest()
 
 
 def _write(results: dict[str, dict[str, dict[str, dict[str, ProbeResult]]]], out: Path, config: ProbeConfig) -> None:
-    out.mkdir(parents=True, exist_ok=True)
-    plain = {t: {r: {k: {f: asdict(v) for f, v in fs.items()} for k, fs in ks.items()} for r, ks in rs.items()} for t, rs in results.items()}
-    part = out / ".probe.json"
-    part.write_text(json.dumps(plain, indent=2) + "\n")
-    part.replace(out / "probe.json")
+    write_text(out / "probe.json", json.dumps(results, indent=2, default=asdict) + "\n")
     print(f"{'task':<12} {'labels':>6}  {'probe':<9} " + "  ".join(f"{name:^24}" for name in REPRESENTATIONS))
     for task, by_representation in results.items():
         for kind in config.probes:

@@ -49,7 +49,7 @@ class PretrainConfig:
 def pretrain(config: PretrainConfig) -> Path:
     """Train and return the path of the best checkpoint.
 
-    Leaves best.ckpt, last.ckpt, config.yaml, summary.json, csv/ and tensorboard/ in `config.out`.
+    Leaves best.ckpt, last.ckpt, config.yaml, summary.json and tensorboard/ in `config.out`.
     """
     started = time.perf_counter()
     out = Path(config.out)

@@ -1,6 +1,5 @@
 """What every training run of the project shares: the trainer, its checkpoints, resuming, and the time spent waiting."""
 
-import csv
 import io
 import math
 import time
@@ -12,8 +11,9 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, TQDMProgressBar
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
+from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from jepa.checkpoints import check_fit, read_checkpoint
 from jepa.config import ConfigError
@@ -124,7 +124,7 @@ def auto_precision(accelerator: str = "auto") -> str:
 def build_trainer(
     config: TrainerConfig, out: str | Path, monitor: str, callbacks: list[Callback] | None = None
 ) -> pl.Trainer:
-    """A Trainer that keeps `best.ckpt` (largest `monitor`) and `last.ckpt` in `out`, with TensorBoard and CSV logs.
+    """A Trainer that keeps `best.ckpt` (largest `monitor`) and `last.ckpt` in `out`, with TensorBoard logs.
 
     Raises ConfigError for settings that this machine or Lightning does not know.
     """
@@ -159,7 +159,7 @@ def _build(config: TrainerConfig, out: Path, monitor: str, callbacks: list[Callb
         num_sanity_val_steps=0,
         log_every_n_steps=config.log_every,
         use_distributed_sampler=False,  # the stream of clips shards itself, and resumes exactly
-        logger=[TensorBoardLogger(out, name="", version="tensorboard"), CSVLogger(out, name="", version="csv")],
+        logger=TensorBoardLogger(out, name="", version="tensorboard"),
         callbacks=[
             best,
             LastCheckpoint(out / "last.ckpt", every),
@@ -202,16 +202,14 @@ def fit(
 
 
 def read_history(out: str | Path) -> dict[str, list[tuple[int, float]]]:
-    """Logged curves of a run: name -> [(step, value), ...]."""
-    curves: dict[str, list[tuple[int, float]]] = {}
-    file = Path(out) / "csv" / "metrics.csv"
-    if not file.is_file():
-        raise ConfigError(f"{file}: no such file; is {out} the folder of a run?")
-    with file.open() as rows:
-        for row in csv.DictReader(rows):
-            for key, value in row.items():
-                if key not in ("step", "epoch") and value:
-                    number = float(value)
-                    if math.isfinite(number):
-                        curves.setdefault(key, []).append((int(row["step"]), number))
-    return curves
+    """Logged curves of a run: name -> [(step, value), ...], over all its starts; steps done twice count once."""
+    folder = Path(out) / "tensorboard"
+    if not folder.is_dir():
+        raise ConfigError(f"{folder}: no such folder; is {out} the folder of a run?")
+    events = EventAccumulator(str(folder), size_guidance={SCALARS: 0})  # 0: every point
+    events.Reload()
+    curves = {}
+    for name in events.Tags()[SCALARS]:
+        points = {event.step: event.value for event in events.Scalars(name) if math.isfinite(event.value)}
+        curves[name] = sorted(points.items())
+    return {name: points for name, points in curves.items() if points and name != "epoch"}
