@@ -192,8 +192,8 @@ def _hush() -> None:
     """Silence what Lightning says of itself; warnings about a user's own settings stay."""
     for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    said = ("does not have many workers", "`isinstance.treespec", "tensorboardX", "Checkpoint directory .* is not empty")
-    for noise in said:
+    own = ("does not have many workers", "`isinstance.treespec", "tensorboardX", "Checkpoint directory .* exists")
+    for noise in own:
         warnings.filterwarnings("ignore", f".*{noise}")
 
 

@@ -91,6 +91,10 @@ class JEPAModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["kind"], checkpoint["config"] = "jepa", asdict(self.jepa.config)
+        checkpoint["health"] = self.health
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.health = checkpoint["health"]  # a run that had reached its last step is not validated again
 
 
 def online_probe(features: Tensor, labels: Tensor) -> float | None:

@@ -66,6 +66,12 @@ class DataWait(Callback):
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter()  # validation is neither training nor waiting
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"waited": self.waited, "total": self.total}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.waited, self.total = state_dict["waited"], state_dict["total"]
+
     @property
     def fraction(self) -> float:
         """Share of the training time spent waiting."""
