@@ -21,10 +21,11 @@ from decoder.dit import DenoiserSize, VideoDiTConfig
 from decoder.flow import FlowConfig
 from decoder.latents import LatentSource, measure_latents
 from decoder.module import DecoderModule, DecoderOptimConfig, LatentMixConfig, SamplingConfig, WeightEMA
-from jepa.config import load_config, save_config
+from jepa.config import load_config
+from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
-from jepa.training import DataWait, TrainerConfig, build_trainer, fit
+from jepa.training import DataWait, TrainerConfig, build_trainer, check_run, fit
 
 
 @dataclass
@@ -65,6 +66,7 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
     """
     started = time.perf_counter()
     out = Path(config.out)
+    check_run(out, config.resume)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     source = LatentSource(JEPA.load(config.jepa))
     settings = data_settings(config.jepa, config.data)
@@ -78,10 +80,7 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
         source.to(device)
         videos = (batch["video"].to(device) for batch in data.train_dataloader())
         decoder.set_statistics(measure_latents(source, videos, config.latent_clips))
-    out.mkdir(parents=True, exist_ok=True)
-    if trainer.is_global_zero:
-        save_config(replace(config, data=asdict(settings)), out / "config.yaml")
-    fit(trainer, module, data, config.resume, out)
+    fit(trainer, module, data, config.resume, out, settings=replace(config, data=asdict(settings)))
     average.on_train_end(trainer, module)  # again, because resuming a run that was complete skips it
     if trainer.is_global_zero:
         decoder.save_pretrained(out / "decoder")
@@ -93,7 +92,7 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
             "parameters": sum(p.numel() for p in decoder.parameters()),
             **scores,
         }
-        (out / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     return out / "decoder"
 
 

@@ -91,11 +91,11 @@ def load_config(schema: type[Schema], path: str | Path | None = None, overrides:
             raise ConfigError(f"{file} must be a table of settings, not a single value") from None
         merged = _merge(schema, merged, loaded, str(file))
     for word in overrides or []:
-        key, equals, _ = word.partition("=")
+        key, equals, value = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"{word!r} is not of the form key=value")
         try:
-            parsed = OmegaConf.from_dotlist([word])
+            parsed = OmegaConf.from_dotlist([word if value else f"{key}=''"])  # YAML would read nothing as null
         except (YAMLError, OmegaConfBaseException) as error:
             raise ConfigError(f"{word!r} has a value that is not valid YAML: {' '.join(str(error).split())}") from None
         merged = _merge(schema, merged, parsed, "the command line")

@@ -11,7 +11,7 @@ import torch
 from data.module import ClipDataModule, DataConfig
 from data.transforms import frame_size
 from jepa.checkpoints import load_strict
-from jepa.config import ConfigError, JEPAConfig, save_config
+from jepa.config import ConfigError, JEPAConfig
 from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
@@ -65,9 +65,7 @@ def pretrain(config: PretrainConfig) -> Path:
     module = JEPAModule(jepa, config.optim, config.trainer.max_steps, bool(config.teacher))
     wait = DataWait()
     trainer = build_trainer(config.trainer, out, monitor="val/choose", callbacks=[wait])
-    if trainer.is_global_zero:
-        save_config(config, out / "config.yaml")
-    fit(trainer, module, data, config.resume, out)
+    fit(trainer, module, data, config.resume, out, settings=config)
     if trainer.is_global_zero:
         clips_per_step = config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         summary = {

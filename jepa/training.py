@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from jepa.checkpoints import check_fit, read_checkpoint
-from jepa.config import ConfigError
+from jepa.config import ConfigError, save_config
 from jepa.files import replacing
 
 
@@ -79,7 +79,10 @@ class DataWait(Callback):
 
 
 class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt`: every `every` steps, after the last step, and when training is interrupted or fails."""
+    """Keeps `last.ckpt`: every `every` steps, after the last step, and when training is interrupted or fails.
+
+    After the last step's validation it is written again: a run that is complete is not validated when it is resumed.
+    """
 
     def __init__(self, path: Path, every: int) -> None:
         self.path, self.every = path, every
@@ -91,6 +94,10 @@ class LastCheckpoint(Checkpoint):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             self._save(trainer)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._saved == trainer.global_step == trainer.max_steps:
+            trainer.save_checkpoint(self.path)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # Before training has begun, a run that was to be resumed may not be restored yet: leave what it left.
@@ -188,17 +195,24 @@ def check_run(out: str | Path, resume: bool) -> None:
 
 
 def fit(
-    trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule, resume: bool, out: str | Path
+    trainer: pl.Trainer,
+    module: pl.LightningModule,
+    data: pl.LightningDataModule,
+    resume: bool,
+    out: str | Path,
+    settings: object,
 ) -> None:
-    """Train; with `resume`, go on from `out/last.ckpt`.
+    """Train; with `resume`, go on from `out/last.ckpt`. Writes `settings` (a config) to `out/config.yaml` first.
 
     An interrupted run has saved `last.ckpt` and raises KeyboardInterrupt. Raises ConfigError as `check_run`, and
-    CheckpointError where `last.ckpt` cannot be read or is of another architecture.
+    CheckpointError where `last.ckpt` cannot be read or is of another architecture; nothing is written then.
     """
     check_run(out, resume)
     last = Path(out) / "last.ckpt"
     if resume:
         check_fit(module, read_checkpoint(last).get("state_dict", {}), last)
+    if trainer.is_global_zero:
+        save_config(settings, Path(out) / "config.yaml")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:
