@@ -50,7 +50,8 @@ def test_defaults_then_file_then_words(tmp_path: Path) -> None:
     assert (config.steps, config.name, config.rate, config.loud, config.limit) == (5, "word", 1e-3, True, 4)
     assert (config.model.encoder.depth, config.model.encoder.num_heads, config.model.encoder.embed_dim) == (3, 2, 384)
     assert config.parts == [Part("tube"), Part("block", [9])]
-    assert load_config(Schema, written(tmp_path, ""), ["name=x"]).limit is None, "an empty file says nothing"
+    assert load_config(Schema, written(tmp_path, ""), ["name="]).name == "", "an empty file says nothing"
+    assert load_config(Schema, None, ["name=x", "limit=null"]).limit is None
 
 
 WRONG_WORDS = {

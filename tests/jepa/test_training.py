@@ -94,7 +94,7 @@ def train(
     **changes: Any,
 ) -> pl.Trainer:
     trainer = build_trainer(settings(**changes), out, "val/choose", list(callbacks))
-    fit(trainer, module, data, resume, out)
+    fit(trainer, module, data, resume, out, TrainerConfig())
     return trainer
 
 
@@ -286,8 +286,11 @@ def test_sixty_steps_on_worlds_lower_the_loss_without_collapse(worlds: Path, tmp
     assert summary["health"]["std"] > 0.1 and summary["health"]["rank"] > 5
     assert 0 < summary["data_wait_fraction"] < 1 and best.name == "best.ckpt"
     assert JEPA.load(best).config.encoder.embed_dim == 48
-    again = load_config(PretrainConfig, tmp_path / "run" / "config.yaml")
+    again = load_config(PretrainConfig, tmp_path / "run" / "config.yaml", ["resume=true"])
     assert again.model.encoder.embed_dim == 48, "the run's own settings load again"
+    assert pretrain(again) == best
+    resumed = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert resumed["health"] == summary["health"], "a complete run that is resumed knows how it ended"
 
 
 def test_waiting_for_data_is_measured(tmp_path: Path) -> None:
