@@ -61,7 +61,11 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
     @torch.no_grad()
     def encode(self, video: Tensor, ids: Tensor | None = None) -> Tensor:
         """Target latents `h` (B, N, D) of a video (B, C, T, H, W), or of the tokens at `ids` alone, seen alone."""
-        h = self.target_encoder(video, ids).float()
+        return self.normalise(self.target_encoder(video, ids))
+
+    def normalise(self, latents: Tensor) -> Tensor:
+        """What the target encoder gave (B, K, D), as the predictor is to predict it, float32."""
+        h = latents.float()
         return self.target_norm(h.flatten(0, 1)).view_as(h)
 
     def predict(self, video: Tensor, mask: Mask, mask_index: int = 0) -> Tensor:
@@ -69,11 +73,11 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
         context = self.context_encoder(video, mask.context_ids)
         return self.predictor(context, self.grid(video), mask.context_ids, mask.target_ids, mask_index)[0]
 
-    def forward(self, video: Tensor, masks: Sequence[Mask]) -> JEPALoss:
-        """Loss of a batch (B, C, T, H, W), averaged over masks."""
+    def forward(self, video: Tensor, masks: Sequence[Mask], kinds: Sequence[int] | None = None) -> JEPALoss:
+        """Loss of a batch (B, C, T, H, W), averaged over masks; `kinds` names the mask token of each (default: in turn)."""
         h, grid = self.encode(video), self.grid(video)
         prediction = context_loss = regulariser = video.new_zeros(())
-        for index, mask in enumerate(masks):
+        for index, mask in zip(kinds or range(len(masks)), masks, strict=True):
             context = self.context_encoder(video, mask.context_ids)  # (B, K, D)
             z, c = self.predictor(context, grid, mask.context_ids, mask.target_ids, index)
             prediction = prediction + F.l1_loss(z.float(), gather_tokens(h, mask.target_ids)) / len(masks)

@@ -109,7 +109,8 @@ def task_mask(task: str, grid: Grid, batch_size: int, context: int | None = None
 
 
 class MaskCollator:
-    """Collates samples and draws their masks: `batch["masks"]` is a list of `Mask`.
+    """Collates samples and draws their masks: `batch["masks"]` is a list of `Mask`, `batch["mask_kinds"]` their places
+    in `configs`.
 
     All masks of `configs`, or `per_step` of them drawn at random for each batch. Draws are a function of the samples'
     own seeds, so that a resumed run meets the masks it would have met.
@@ -130,6 +131,7 @@ class MaskCollator:
         if self.per_step:
             chosen = torch.randperm(len(chosen), generator=generator)[: self.per_step].sort().values.tolist()
         grid = token_grid(batch["video"].shape, self.tubelet_size, self.patch_size)
+        batch["mask_kinds"] = chosen
         batch["masks"] = [sample_mask(self.configs[i], grid, len(samples), generator) for i in chosen]
         return batch
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+import torch.distributed as dist
 from sklearn.linear_model import RidgeClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from jepa.diagnostics import effective_rank, feature_std, prediction_errors, skill, verdict
 from jepa.jepa import JEPA
-from jepa.masks import task_mask
+from jepa.masks import Mask, task_mask
 from jepa.optim import OptimConfig, adamw, apply_rates, rates
 
 
@@ -26,8 +27,9 @@ class JEPAModule(pl.LightningModule):
         self.health: dict[str, Any] = {}
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        torch.manual_seed(int(batch["seed"][0]))  # SIGReg's directions are the step's own: resuming is exact
-        loss = self.jepa(batch["video"], batch["masks"])
+        if self.jepa.config.regulariser == "sigreg":
+            torch.manual_seed(int(batch["seed"][0]))  # its directions are the step's own: resuming is exact
+        loss = self.jepa(batch["video"], batch["masks"], batch["mask_kinds"])
         parts = {"train/loss": loss.total, "train/prediction": loss.prediction}
         if self.jepa.config.context_loss:
             parts["train/context"] = loss.context
@@ -52,21 +54,22 @@ class JEPAModule(pl.LightningModule):
         video = batch["video"]
         jepa, grid = self.jepa, self.jepa.grid(video)
         raw = jepa.target_encoder(video).float()  # (B, N, D)
-        h = jepa.encode(video)
+        h = jepa.normalise(raw)
         found = {"pooled": raw.unflatten(1, (grid.t, -1)).mean(2).flatten(1), "label": batch["label"]}
         found["tokens"] = raw[:, :: max(1, grid.num_tokens // 16)].flatten(0, 1)
         if grid.t > 1:
             mask = task_mask("forward", grid, len(video))
-            mask = type(mask)(*(ids.to(video.device) for ids in mask))
+            mask = Mask(*(ids.to(video.device) for ids in mask))
             errors = prediction_errors(jepa.predict(video, mask), h, mask, grid)
             found |= {key: getattr(errors, key)[None] for key in ("predictor", "copy", "mean", "cosine")}
         self._validation.append({key: value.detach().cpu() for key, value in found.items()})
 
     def on_validation_epoch_end(self) -> None:
-        if not self._validation:
+        parts = gather(self._validation)
+        self._validation = []
+        if not parts:
             return
-        found = {key: torch.cat([part[key] for part in self._validation]) for key in self._validation[0]}
-        self._validation.clear()
+        found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
         width = self.jepa.config.encoder.embed_dim
         values = {"val/rank": float(effective_rank(found["tokens"])), "val/std": float(feature_std(found["tokens"]))}
         if "copy" in found:
@@ -97,12 +100,25 @@ class JEPAModule(pl.LightningModule):
         self.health = checkpoint["health"]  # a run that had reached its last step is not validated again
 
 
+def gather(parts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """The parts of all processes, in the order of their ranks: every process then computes, and logs, the same."""
+    if not (dist.is_available() and dist.is_initialized()):
+        return parts
+    everyone: list[list[dict[str, Tensor]]] = [[] for _ in range(dist.get_world_size())]
+    dist.all_gather_object(everyone, parts)
+    return [part for some in everyone for part in some]
+
+
 def online_probe(features: Tensor, labels: Tensor) -> float | None:
-    """Accuracy of a ridge classifier fitted on every other clip (n, D) and tested on the rest; None without labels."""
+    """Accuracy of a ridge classifier fitted on a fixed random half of the clips (n, D) and tested on the other.
+
+    None where fewer than 8 clips have labels, or the fitted half knows only one class.
+    """
     known = labels >= 0
-    features, labels = features[known], labels[known]
-    if len(labels) < 8 or len(labels[::2].unique()) < 2:
+    order = torch.randperm(int(known.sum()), generator=torch.Generator().manual_seed(0))
+    x, y = features[known][order].numpy(), labels[known][order].numpy()
+    half = len(y) // 2
+    if len(y) < 8 or len(set(y[:half])) < 2:
         return None
-    model = make_pipeline(StandardScaler(), RidgeClassifier(alpha=100.0))
-    model.fit(features[::2].numpy(), labels[::2].numpy())
-    return float(model.score(features[1::2].numpy(), labels[1::2].numpy()))
+    model = make_pipeline(StandardScaler(), RidgeClassifier(alpha=100.0)).fit(x[:half], y[:half])
+    return float(model.score(x[half:], y[half:]))

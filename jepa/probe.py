@@ -26,9 +26,10 @@ from torch import Tensor, nn
 
 from jepa.config import choose
 from jepa.schedules import warmup_cosine
+from jepa.training import pick_device
 
 PROBES = ("linear", "attentive", "knn")
-PENALTIES = (0.03, 0.3)  # inverse strengths the linear probe may choose from; 0.001 to 0.3 were tried on the tiny world
+PENALTIES = (0.01, 0.1, 1.0)  # inverse strengths of the penalty that a linear probe may choose from
 ITERATIONS = 100  # of L-BFGS at most
 
 
@@ -148,7 +149,7 @@ def _attentive(
     torch.manual_seed(seed)
     x, target = torch.from_numpy(train.tokens).flatten(1, 2), torch.from_numpy(y).long()
     x_test = torch.from_numpy(test.tokens).flatten(1, 2)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = pick_device()
     place = torch.zeros(1, x.shape[1], x.shape[2])  # standardise every channel, so that scale favours no representation
     mean, std = x.float().mean((0, 1)), x.float().std((0, 1)) + 1e-5
     heads = next(n for n in (4, 3, 2, 1) if x.shape[2] % n == 0)

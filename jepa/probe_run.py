@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from jepa.config import ConfigError, choose
 from jepa.files import replacing, write_text
 from jepa.jepa import JEPA
 from jepa.probe import PROBES, Features, ProbeResult, pixel_tokens, run_probe, subset
-from jepa.training import auto_precision
+from jepa.training import auto_precision, pick_device
 
 REPRESENTATIONS = ("jepa", "random", "pixels")
 
@@ -94,16 +95,20 @@ def _labels(config: ProbeConfig, path: str, task: TaskConfig) -> list[str]:
 @torch.no_grad()
 def _extract(trained: JEPA, random: JEPA, config: ProbeConfig, path: str, out: Path) -> dict[str, Features]:
     """Features of every clip of `path` under each representation, computed once and kept in `out/features`."""
-    settings = json.dumps([asdict(config.data), path, config.seed, config.encoder, _digest(trained)], sort_keys=True)
+    videos = list_videos(path, config.data.labels, config.tasks[0].column)
+    files = [(name, os.stat(name).st_size, os.stat(name).st_mtime_ns) for name in videos.paths]
+    keep_places = "attentive" in config.probes  # the other probes look at averages over space, a fraction of the size
+    aside = ("workers", "prefetch", "batch_size")
+    pixels = {key: value for key, value in asdict(config.data).items() if key not in aside}
+    settings = json.dumps([pixels, files, config.seed, config.encoder, keep_places, _digest(trained)], sort_keys=True)
     cache = out / "features" / f"{hashlib.sha256(settings.encode()).hexdigest()[:16]}.npz"
     if cache.is_file():
         with np.load(cache) as stored:
             return {name: Features(stored[name]) for name in REPRESENTATIONS}
-    videos = list_videos(path, config.data.labels, config.tasks[0].column)
     dataset = make_dataset(config.data, videos, cache=build_cache(config.data, videos))
     if len(dataset) != len(videos):
         raise ConfigError("data.clips_per_video must be 1 for a probe: every video has one row of features")
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device()
     trained, random = trained.to(device), random.to(device)
     loader = DataLoader(dataset, config.data.batch_size, num_workers=config.data.workers, collate_fn=collate_clips)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in REPRESENTATIONS}
@@ -116,8 +121,9 @@ def _extract(trained: JEPA, random: JEPA, config: ProbeConfig, path: str, out: P
             learnt = trained.context_encoder if config.encoder == "context" else trained.target_encoder
             encoded = {"jepa": learnt(video), "random": random.target_encoder(video)}
         tokens = {name: x.unflatten(1, (grid.t, grid.h * grid.w)) for name, x in encoded.items()}
-        tokens["pixels"] = pixel_tokens(video, grid)
+        tokens["pixels"] = pixel_tokens(batch["video"], grid)
         for name, x in tokens.items():
+            x = x if keep_places else x.float().mean(2, keepdim=True)
             parts[name].append(x.half().cpu().numpy())
     arrays = {name: np.concatenate(part) for name, part in parts.items()}
     with replacing(cache) as part, part.open("wb") as stream:

@@ -16,7 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from jepa.checkpoints import check_fit, read_checkpoint
-from jepa.config import ConfigError, save_config
+from jepa.config import ConfigError, choose, save_config
 from jepa.files import replacing
 
 
@@ -81,7 +81,8 @@ class DataWait(Callback):
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt`: every `every` steps, after the last step, and when training is interrupted or fails.
 
-    After the last step's validation it is written again: a run that is complete is not validated when it is resumed.
+    After a validation it is written again, with the best score and the health of that step: a resumed run must not
+    forget them, and does not validate a step twice.
     """
 
     def __init__(self, path: Path, every: int) -> None:
@@ -96,8 +97,9 @@ class LastCheckpoint(Checkpoint):
             self._save(trainer)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._saved == trainer.global_step == trainer.max_steps:
-            trainer.save_checkpoint(self.path)
+        if self._saved is not None:
+            self._saved = None
+            self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
         # Before training has begun, a run that was to be resumed may not be restored yet: leave what it left.
@@ -134,6 +136,17 @@ def auto_precision(accelerator: str = "auto") -> str:
     return "bf16-mixed" if native else "32-true"
 
 
+def pick_device(name: str = "auto") -> torch.device:
+    """The device for work outside a Trainer: auto (CUDA, then MPS, then CPU), cuda, mps or cpu."""
+    choose("device", name, ("auto", "cuda", "mps", "cpu"))
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        return torch.device(next(kind for kind, there in found.items() if there))
+    if not found[name]:
+        raise ConfigError(f"device is {name!r}, and this machine has none: give device=auto")
+    return torch.device(name)
+
+
 def build_trainer(
     config: TrainerConfig, out: str | Path, monitor: str, callbacks: list[Callback] | None = None
 ) -> pl.Trainer:
@@ -144,6 +157,8 @@ def build_trainer(
     for key in ("max_steps", "accumulate_grad_batches", "val_every", "log_every"):
         if getattr(config, key) < 1:
             raise ConfigError(f"trainer.{key} is {getattr(config, key)}: give at least 1")
+    if "fsdp" in config.strategy:
+        raise ConfigError("trainer.strategy=fsdp cannot move the average of sharded weights: use trainer.strategy=ddp")
     if config.threads:
         torch.set_num_threads(config.threads)
     try:

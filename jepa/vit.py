@@ -4,6 +4,7 @@ The patch embedding keeps the parameters (and checkpoint keys) of V-JEPA's Conv3
 the selected patches, so a masked token is dropped before anything is computed from it.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -85,4 +86,4 @@ class VideoViT(nn.Module):
 
 def _all_ids(grid: Grid, video: Tensor) -> Tensor:
     # One row serves the whole batch: tables and angles broadcast over it.
-    return video.new_ones(1, grid.num_tokens).long().cumsum(1) - 1
+    return torch.arange(grid.num_tokens, device=video.device)[None]
