@@ -190,7 +190,7 @@ def run(arguments: list[str]) -> None:
 
 def _hush() -> None:
     """Silence what Lightning says of itself; warnings about a user's own settings stay."""
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.rank_zero"):
+    for name in ("pytorch_lightning", "lightning_fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     own = ("does not have many workers", "`isinstance.treespec", "tensorboardX", "Checkpoint directory .* exists")
     for noise in own:
