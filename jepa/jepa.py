@@ -74,7 +74,7 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
         return self.predictor(context, self.grid(video), mask.context_ids, mask.target_ids, mask_index)[0]
 
     def forward(self, video: Tensor, masks: Sequence[Mask], kinds: Sequence[int] | None = None) -> JEPALoss:
-        """Loss of a batch (B, C, T, H, W), averaged over masks; `kinds` names the mask token of each (default: in turn)."""
+        """Loss of a batch (B, C, T, H, W), averaged over masks; `kinds` says which mask token each one uses."""
         h, grid = self.encode(video), self.grid(video)
         prediction = context_loss = regulariser = video.new_zeros(())
         for index, mask in zip(kinds or range(len(masks)), masks, strict=True):
