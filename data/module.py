@@ -1,4 +1,4 @@
-"""Clips for training: an endless stream that resumes exactly, and a finite ordered pass for validation.
+"""Clips for training: an endless stream that resumes exactly, and a finite pass for validation.
 
 Notable:
 - The model's masks come in by `collate`: samples -> batch. This package does not know what a mask is.
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, default_collate
@@ -89,8 +90,10 @@ class ClipLoader(DataLoader[dict[str, Any]]):
                 if skipped and self.on_skip is not None:
                     self.on_skip(skipped)
                 yield batch
-        except DataError as error:  # without the worker's traceback, which torch puts into the message
-            raise DataError(str(error).rpartition("Error: ")[2].strip()) from None
+        except DataError as error:
+            # Without the worker's traceback, which torch puts into the message; in this process there is none.
+            text = str(error)
+            raise DataError((text.partition("data.errors.DataError: ")[2] or text).strip()) from None
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise
@@ -188,12 +191,12 @@ class ClipDataModule(LightningDataModule):
         return self._loader(self.train_set, stream)
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
-        """Finite, in order, every clip on exactly one rank."""
+        """Finite, every clip on exactly one rank, mixed in an order that never changes: a prefix is a fair sample."""
         self.setup()
         if self.val_set is None:
             return []
         rank, world_size = self._rank()
-        mine = range(rank, len(self.val_set), world_size)
+        mine = np.random.default_rng(0).permutation(len(self.val_set))[rank::world_size].tolist()
         size = self.config.batch_size
         batches = [[(i, 0) for i in mine[first : first + size]] for first in range(0, len(mine), size)]
         return self._loader(self.val_set, batches)

@@ -5,8 +5,9 @@
 3. An epoch shows every video once, epochs differ, and ranks share the stream without overlap.
 4. A mixture draws its parts by weight, whatever their size.
 5. Files skipped in worker processes reach the main process, once each; above max_bad_fraction a DataError lists
-   them; below it they are listed at the end.
-6. Validation is finite, ordered, complete over ranks, apart from training, and shares its class names.
+   them; below it they are listed at the end. An error says all that it said where it was raised, and no more.
+6. Validation is finite, complete over ranks, apart from training, and shares its class names; its order never changes,
+   and its first batches hold every class, although the files are listed class by class.
 7. The injected collate gets the samples and its additions arrive; the package itself imports no model.
 8. A worker process that dies is a DataError that says what to do.
 9. With the cache the same clips come out; a cache with bad files drops and counts them.
@@ -153,10 +154,22 @@ def test_a_folder_of_short_videos_stops_with_one_reason_per_file(spoilt: Path) -
     assert "Traceback" not in str(caught.value)
 
 
+def fails(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    raise DataError("clip.mp4: EOFError: end of file")
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_error_keeps_all_its_words(folder: Path, workers: int) -> None:
+    with pytest.raises(DataError) as caught:
+        take(ClipDataModule(config(folder, workers=workers), collate=fails), 1)
+    assert str(caught.value) == "clip.mp4: EOFError: end of file"
+
+
 def test_validation_is_finite_ordered_and_apart(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = ClipDataModule(config(folder, labels="folder", val_fraction=0.25, clips_per_video=2))
     indices = [batch["index"].tolist() for batch in module.val_dataloader()]
-    assert indices == [[0, 1, 2, 3], [4, 5]]
+    order = [i for batch in indices for i in batch]
+    assert [len(batch) for batch in indices] == [4, 2] and sorted(order) == list(range(6))
     assert module.train_set is not None and module.val_set is not None
     assert not set(module.train_set.videos.paths) & set(module.val_set.videos.paths)
     assert same(list(module.val_dataloader()), list(module.val_dataloader()))
@@ -164,13 +177,20 @@ def test_validation_is_finite_ordered_and_apart(folder: Path, monkeypatch: pytes
     for rank in range(4):
         monkeypatch.setattr(ClipDataModule, "_rank", lambda self, rank=rank: (rank, 4))
         shares.append([i for batch in module.val_dataloader() for i in batch["index"].tolist()])
-    assert shares == [[0, 4], [1, 5], [2], [3]]
+    assert shares == [order[rank::4] for rank in range(4)]
     monkeypatch.undo()
     (folder / "some.csv").write_text("path,label\nright/01.mp4,right\n")
     apart = ClipDataModule(config(folder / "videos.csv", val=str(folder / "some.csv")))
     assert apart.classes == ["left", "right"]
     assert next(iter(apart.val_dataloader()))["label"].tolist() == [1]
     assert ClipDataModule(config(folder)).val_dataloader() == []
+
+
+def test_a_part_of_validation_is_a_fair_sample(folder: Path) -> None:
+    module = ClipDataModule(config(folder, labels="folder", val=str(folder)))
+    first = next(iter(module.val_dataloader()))["label"].tolist()
+    assert module.val_set is not None and module.val_set.videos.labels == [0] * 6 + [1] * 6
+    assert set(first) == {0, 1}
 
 
 def with_masks(samples: list[dict[str, Any]]) -> dict[str, Any]:
