@@ -32,7 +32,7 @@ from .errors import DataError
 from .worlds_physics import simulate
 from .worlds_render import render
 from .worlds_scene import COLOUR_NAMES, MOTIONS, REFERENCE, SHAPES, Bar, Episode, WorldConfig, check, size_word
-from .writer import write_video
+from .writer import replacing, write_video
 
 __all__ = ["COLOUR_NAMES", "MOTIONS", "SHAPES", "Bar", "Episode", "WorldConfig", "generate", "load_truth", "render",
            "simulate"]  # fmt: skip
@@ -218,6 +218,5 @@ def _truth(config: WorldConfig, rows: list[dict], splits: np.ndarray) -> dict[st
 
 def _write(path: Path, content: bytes) -> None:
     """Atomic: an interruption leaves the old file or the new one."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    os.replace(part, path)
+    with replacing(path) as partial:
+        partial.write_bytes(content)

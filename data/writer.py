@@ -97,12 +97,16 @@ def _checked(frame: np.ndarray, path: str | os.PathLike[str]) -> np.ndarray:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A temporary name beside `path`, renamed to it on success and removed on any failure."""
+    """A temporary name beside `path`, renamed to it on success and removed on any failure. An OSError names `path`."""
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         yield partial
         os.replace(partial, target)
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, str(partial)):
+            raise
+        raise OSError(error.errno, error.strerror, str(target)) from None  # "No space left on device" names nothing
     finally:
         partial.unlink(missing_ok=True)

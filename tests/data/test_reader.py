@@ -11,12 +11,14 @@
    decoded.
 7. A stream that changes its frame size keeps the size of its first frame.
 8. Written colours come back within 2 levels on average, 4:2:0 included; flat colours within 2 levels everywhere.
-9. Writing is atomic and deterministic, pads odd sizes by repeating the edge, and refuses what is not frames.
+9. Writing is atomic and deterministic, pads odd sizes by repeating the edge, and refuses what is not frames; on a full
+   disk the error names the file, and nothing is left of it.
 10. After reading in the parent, forked workers can read.
 """
 
 import json
 import multiprocessing
+import resource
 import sys
 from pathlib import Path
 
@@ -228,6 +230,20 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path) -> None:
             write_video(path, wrong, fps=8)
     with pytest.raises(DataError, match="frame 1 is"):
         write_video(path, [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 10, 3), np.uint8)], fps=8)
+
+
+def test_a_full_disk_is_said_of_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 64, 64, 3), dtype=np.uint8)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
+    try:
+        for write in (write_video, write_gif):
+            with pytest.raises(OSError) as caught:
+                write(path, pictures, fps=8)
+            assert caught.value.filename == str(path) and not list(tmp_path.iterdir())
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 def test_gif_keeps_frames_and_time(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@
 """
 
 import csv
+import errno
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -306,6 +307,17 @@ def test_an_interrupted_set_is_completed(tmp_path: Path, monkeypatch: pytest.Mon
     cut = generate(config, progress=False)
     assert len(written) == len(set(written)) == 12, "nothing is written twice"
     assert tree(cut) == tree(whole)
+
+
+def test_a_full_disk_names_the_file_and_leaves_no_part_of_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, content: bytes) -> int:
+        path.touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_bytes", full)
+    with pytest.raises(OSError, match=r"No space left on device: .*world\.part\.json'"):
+        generate(WorldConfig(out=str(tmp_path), clips=8), progress=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
 
 
 def test_a_folder_of_other_videos_is_left_alone(tmp_path: Path) -> None:
