@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .dataset import ClipDataset, VideoList, find_videos, list_videos
     from .module import ClipDataModule, make_dataset
     from .reader import Video, open_video
-    from .transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform, denormalise
+    from .transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform
     from .writer import write_gif, write_video
 
 _ROOMS = {
@@ -27,7 +27,7 @@ _ROOMS = {
     "dataset": ("ClipDataset", "VideoList", "find_videos", "list_videos"),
     "module": ("ClipDataModule", "make_dataset"),
     "reader": ("Video", "open_video"),
-    "transforms": ("IMAGENET_MEAN", "IMAGENET_STD", "ClipTransform", "denormalise"),
+    "transforms": ("IMAGENET_MEAN", "IMAGENET_STD", "ClipTransform"),
     "writer": ("write_gif", "write_video"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
@@ -46,7 +46,6 @@ __all__ = [
     "VideoList",
     "check_folder",
     "clip_indices",
-    "denormalise",
     "find_videos",
     "list_videos",
     "make_dataset",

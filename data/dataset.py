@@ -153,6 +153,10 @@ def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -
             raise DataError(
                 f"{path} is neither a CSV with a 'path' column nor lines of 'path label': {wrong[0][:80]!r}"
             )
+        if labels != "none" and label_column != "label":
+            raise DataError(
+                f"{path} has no header, so no column {label_column!r}: give a CSV with columns path,{label_column}"
+            )
         names, values = [pair[0] for pair in pairs], ["" if labels == "none" else pair[1] for pair in pairs]
     return _named([os.path.normpath(path.parent / name) for name in names], values, classes, path.parent)
 

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional
 from .errors import DataError
 from .seeds import mix
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ClipTransform", "denormalise", "frame_size", "resize_and_crop"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "ClipTransform", "frame_size", "resize_and_crop"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -96,11 +96,3 @@ class ClipTransform:
             flipped = torch.from_numpy((mix(seeds, FLIP) & np.uint64(1)).astype(bool))
             video[flipped] = video[flipped].flip(-1)
         return video
-
-
-def denormalise(
-    video: torch.Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
-) -> torch.Tensor:
-    """Undo the normalisation: float (..., C, T, H, W) -> float in [0, 1], clamped."""
-    shape = (3, 1, 1, 1)
-    return (video * video.new_tensor(std).view(shape) + video.new_tensor(mean).view(shape)).clamp(0, 1)

@@ -1,6 +1,9 @@
 """Small videos made on the spot: a disc of one colour that moves over a gradient, with the frame number in a corner."""
 
 import numpy as np
+import torch
+
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 
 
 def moving_disc(seed: int, frames: int = 16, height: int = 64, width: int = 64) -> np.ndarray:
@@ -23,3 +26,9 @@ def frame_numbers(frames: np.ndarray) -> list[int]:
     height, width = frames.shape[1:3]
     corner = frames[:, 2 : height // 4 - 2, 2 : width // 4 - 2].reshape(len(frames), -1)
     return [round(float(level) / 8) for level in corner.mean(1)]
+
+
+def pixels(video: torch.Tensor) -> torch.Tensor:
+    """Pixels in [0, 1] of a normalised clip (..., C, T, H, W)."""
+    mean, std = (torch.tensor(values).view(3, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    return (video * std + mean).clamp(0, 1)

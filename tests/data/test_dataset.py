@@ -4,7 +4,7 @@
 2. Tables: a CSV with a header (any label column, names or numbers, quoted commas, relative paths, a byte-order
    mark) and V-JEPA's `path label` lines with spaces in the path.
 3. A missing source, an empty folder, a folder of text files, a table without labels or with ragged rows, unknown
-   classes: DataError.
+   classes, a column asked of a table without a header: DataError.
 4. A sample has video (C,T,H,W) float32, label, index and seed, and is a function of (index, seed).
 5. A bad file is replaced by a clip chosen by the seed and reported; short videos follow the policy; all bad is a
    DataError.
@@ -21,12 +21,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from discs import frame_numbers, moving_disc
+from discs import frame_numbers, moving_disc, pixels
 
 from data.cache import FrameCache
 from data.dataset import ClipDataset, VideoList, find_videos, list_videos
 from data.errors import DataError
-from data.transforms import ClipTransform, denormalise
+from data.transforms import ClipTransform
 from data.writer import write_video
 
 
@@ -36,7 +36,7 @@ def dataset(videos: VideoList, **settings: object) -> ClipDataset:
 
 
 def numbers(video: torch.Tensor) -> list[int]:
-    return frame_numbers((denormalise(video) * 255).permute(1, 2, 3, 0).numpy())
+    return frame_numbers((pixels(video) * 255).permute(1, 2, 3, 0).numpy())
 
 
 # ---------------------------------------------------------------------- sources
@@ -102,6 +102,7 @@ def test_the_tables_of_tank_wagon(shared: Path) -> None:
         ("path,label\na.mp4\n", "fields"),
         ("path,kind\na.mp4,x\n", "no column 'motion'"),
         ("some text\nthat is no table\n", "neither a CSV"),
+        ("a.mp4 3\n", "no header, so no column 'motion'"),
     ],
 )
 def test_bad_tables_are_named(tmp_path: Path, content: str, message: str) -> None:
