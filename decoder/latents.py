@@ -91,7 +91,7 @@ class LatentStats:
 
     def update(self, latents: Tensor) -> None:
         """Count in latents (..., D)."""
-        rows = latents.detach().flatten(0, -2).double().cpu()
+        rows = latents.detach().flatten(0, -2).cpu().double()  # in this order: MPS has no float64
         mean = rows.mean(0)
         squares = (rows - mean).square().sum(0)
         total = self.count + len(rows)

@@ -122,7 +122,7 @@ def _squared_errors(drawing: Tensor, truth: Tensor, hidden: Tensor, frames: list
         region = hidden[frame]
         pair = drawing[:, :, frame, region], truth[:, :, frame, region]  # each (B, C, pixels)
         columns.append(peak_signal_noise_ratio(*pair, data_range=1.0, dim=(1, 2), reduction="none"))
-    return 10 ** (-torch.stack(columns, 1).double().cpu() / 10)
+    return 10 ** (-torch.stack(columns, 1).cpu().double() / 10)  # in this order: MPS has no float64
 
 
 def _summary(table: dict[str, np.ndarray], bootstrap: int) -> dict[str, Any]:
