@@ -111,18 +111,15 @@ class Decoder(nn.Module, PyTorchModelHubMixin):
         grid: Grid,
         flow: FlowConfig,
         *,
-        weight: Tensor | None = None,
         keep: Tensor | None = None,
         generator: torch.Generator | None = None,
     ) -> FlowLoss:
         """Flow-matching loss of drawing `video` (normalised, B C T H W) from normalised latents (B, N, D).
 
-        `weight` (B, N, 1) weighs tokens; `keep` (B,) drops the latents of some samples (for guidance).
+        `keep` (B,) drops the latents of some samples (for guidance).
         """
         x1 = patchify(self.to_unit(video) * 2 - 1, self.config.dit.tubelet_size, self.config.dit.patch_size)
-        return flow_loss(
-            lambda x, t: self.dit(x, t, grid, normalised, keep), x1, flow, weight=weight, generator=generator
-        )
+        return flow_loss(lambda x, t: self.dit(x, t, grid, normalised, keep), x1, flow, generator)
 
     @torch.no_grad()
     def decode(

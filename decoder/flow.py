@@ -71,11 +71,6 @@ def velocity_from_x1(x1_hat: Tensor, x_t: Tensor, t: Tensor, eps: float = 0.05) 
     return (x1_hat - x_t) / expand_time(1 - t, x_t).clamp_min(eps)
 
 
-def x1_from_velocity(velocity: Tensor, x_t: Tensor, t: Tensor, eps: float = 0.05) -> Tensor:
-    """The inverse of ``velocity_from_x1``."""
-    return x_t + velocity * expand_time(1 - t, x_t).clamp_min(eps)
-
-
 def sample_time(
     count: int, config: FlowConfig, generator: torch.Generator | None = None, device: torch.device | str | None = None
 ) -> Tensor:
@@ -92,16 +87,12 @@ def flow_loss(
     denoise: Denoise,
     x1: Tensor,
     config: FlowConfig,
-    *,
-    weight: Tensor | None = None,
     generator: torch.Generator | None = None,
 ) -> FlowLoss:
     """Draw noise and times, let ``denoise`` guess x1, and return the mean squared error of the velocity.
 
     Both velocities come from the same clamped division (true x1 and guessed x1), so that the loss is zero exactly when
     the guess is right, also where 1 - t < eps: it equals |x1_hat - x1|^2 / max(1 - t, eps)^2.
-
-    ``weight`` broadcasts against x1 (for instance (B, N, 1) for tokens): the loss is the weighted mean.
     """
     x0 = torch.randn(x1.shape, generator=generator, device=x1.device, dtype=x1.dtype)
     path = point_on_path(x0, x1, sample_time(len(x1), config, generator, x1.device))
@@ -109,6 +100,4 @@ def flow_loss(
     guessed = velocity_from_x1(x1_hat, path.x_t, path.t, config.eps)
     true = velocity_from_x1(x1, path.x_t, path.t, config.eps)
     error = (guessed - true).square()
-    if weight is not None:
-        error = error * (weight / weight.expand_as(error).mean())
     return FlowLoss(error.mean(), error.detach().flatten(1).mean(1), x1_hat, path)

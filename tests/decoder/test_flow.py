@@ -1,10 +1,9 @@
 """Claims:
 
 1. The clock: at t = 0 the path is at x0 (noise), at t = 1 at x1 (data), and its derivative is velocity = x1 - x0.
-2. Velocity and x-prediction convert into each other exactly, before and beyond the clamp; at the true x1 the conversion
-   gives the path's velocity.
-3. The loss is zero for a perfect guess at every t, equals |x1_hat - x1|^2 / max(1 - t, eps)^2 otherwise, and a weight
-   restricts it to the weighted places.
+2. Following the velocity of a guess for the time that is left, clamped, arrives at the guess; at the true x1 it is the
+   path's velocity.
+3. The loss is zero for a perfect guess at every t, equals |x1_hat - x1|^2 / max(1 - t, eps)^2 otherwise.
 4. Times lie in (0, 1) and follow the distribution that the configuration names; an unknown name is refused.
 """
 
@@ -13,7 +12,7 @@ import math
 import pytest
 import torch
 
-from decoder.flow import FlowConfig, flow_loss, point_on_path, sample_time, velocity_from_x1, x1_from_velocity
+from decoder.flow import FlowConfig, flow_loss, point_on_path, sample_time, velocity_from_x1
 
 
 def test_the_clock_runs_from_noise_to_data() -> None:
@@ -26,13 +25,13 @@ def test_the_clock_runs_from_noise_to_data() -> None:
     torch.testing.assert_close(derivative, sample.velocity)
 
 
-def test_velocity_and_x_prediction_round_trip() -> None:
+def test_a_velocity_leads_to_its_guess() -> None:
     x0, x1 = torch.randn(6, 4), torch.randn(6, 4)
     t = torch.tensor([0.0, 0.2, 0.6, 0.94, 0.99, 1.0])
     path = point_on_path(x0, x1, t)
-    velocity = torch.randn_like(x1)
-    back = velocity_from_x1(x1_from_velocity(velocity, path.x_t, t), path.x_t, t)
-    torch.testing.assert_close(back, velocity, atol=1e-4, rtol=1e-4)
+    guess = torch.randn_like(x1)
+    left = (1 - t).clamp_min(0.05)[:, None]
+    torch.testing.assert_close(path.x_t + left * velocity_from_x1(guess, path.x_t, t), guess)
     unclamped = t <= 0.95
     velocity = velocity_from_x1(x1, path.x_t, t)
     torch.testing.assert_close(velocity[unclamped], path.velocity[unclamped], atol=1e-5, rtol=1e-4)
@@ -45,11 +44,6 @@ def test_loss_is_zero_for_the_truth_and_weighs_errors_by_time() -> None:
     off = flow_loss(lambda x, t: x1 + 0.5, x1, config)
     expected = (0.25 / (1 - off.path.t).clamp_min(config.eps).square()).mean()
     torch.testing.assert_close(off.loss, expected, rtol=1e-4, atol=1e-5)
-
-    wrong_at = torch.zeros(64, 3, 1)
-    wrong_at[:, 1] = 1
-    assert flow_loss(lambda x, t: x1 + wrong_at, x1, config, weight=1 - wrong_at).loss == 0
-    assert flow_loss(lambda x, t: x1 + wrong_at, x1, config, weight=wrong_at).loss > 1
 
 
 def test_times_follow_the_named_distribution() -> None:
