@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 from omegaconf import OmegaConf
 
 from data.module import ClipDataModule, DataConfig
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD, frame_size
 from decoder.decoder import ClipConfig, Decoder, DecoderConfig
 from decoder.dit import DenoiserSize, VideoDiTConfig
 from decoder.flow import FlowConfig
@@ -80,7 +80,7 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
         source.to(device)
         videos = (batch["video"].to(device) for batch in data.train_dataloader())
         decoder.set_statistics(measure_latents(source, videos, config.latent_clips))
-    fit(trainer, module, data, config.resume, out, settings=replace(config, data=asdict(settings)))
+    fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False, data=asdict(settings)))
     average.on_train_end(trainer, module)  # again, because resuming a run that was complete skips it
     if trainer.is_global_zero:
         decoder.save_pretrained(out / "decoder")
@@ -113,8 +113,8 @@ def data_settings(jepa: str, chosen: dict[str, Any]) -> DataConfig:
 
 def build_decoder(size: DenoiserSize, source: LatentSource, data: DataConfig, unconditional: bool = False) -> Decoder:
     """An untrained decoder of that size on the JEPA's tokens; ConfigError where the clips do not divide into them."""
-    encoder = source.jepa.config.encoder
-    token_grid((data.num_frames, *data.size), encoder.tubelet_size, encoder.patch_size)
+    encoder, size_of_frame = source.jepa.config.encoder, frame_size(data.size)
+    token_grid((data.num_frames, *size_of_frame), encoder.tubelet_size, encoder.patch_size)
     dit = VideoDiTConfig(
         **asdict(size),
         patch_size=encoder.patch_size,
@@ -122,6 +122,6 @@ def build_decoder(size: DenoiserSize, source: LatentSource, data: DataConfig, un
         in_channels=encoder.in_channels,
         condition_dim=source.dim,
     )
-    clip = ClipConfig(data.num_frames, list(data.size), data.stride or 1, data.fps)
+    clip = ClipConfig(data.num_frames, list(size_of_frame), data.stride or 1, data.fps)
     pixels = list(IMAGENET_MEAN), list(IMAGENET_STD)
     return Decoder(DecoderConfig(dit, clip, *pixels, unconditional, source.fingerprint))

@@ -31,7 +31,7 @@ from decoder.module import (
     ema_decay,
     ema_update,
 )
-from decoder.train import DecoderTrainConfig, data_settings, train_decoder
+from decoder.train import DecoderTrainConfig, build_decoder, data_settings, train_decoder
 from jepa import JEPA, ConfigError
 from jepa.checkpoints import read_checkpoint
 from jepa.config import save_config
@@ -115,6 +115,7 @@ def test_resumed_equals_uninterrupted(
     monkeypatch.setattr(DecoderModule, "training_step", step)
     resume = settings(jepa, videos, tmp_path / "broken", resume=True)
     assert same(straight, Decoder.load(train_decoder(resume)))
+    assert OmegaConf.load(tmp_path / "broken" / "config.yaml").resume is False  # or who starts from it starts nothing
     assert same(straight, Decoder.load(train_decoder(resume)))  # complete already: nothing is trained, nothing is lost
 
 
@@ -168,6 +169,11 @@ def test_sizes_and_tasks_are_checked(jepa: JEPA, videos: Path, tmp_path: Path) -
     config = settings(jepa, videos, tmp_path / "run", mix=LatentMixConfig(tasks=["forwards"]))
     with pytest.raises(ConfigError, match=r"mix\.tasks.*'forward'"):
         train_decoder(config)
+
+
+def test_one_number_is_a_square(source: LatentSource) -> None:
+    decoder = build_decoder(DenoiserSize(width=24, depth=1, num_heads=2), source, DataConfig(num_frames=8, size=[32]))
+    assert decoder.config.clip.size == [32, 32]
 
 
 def test_a_batch_is_split_and_drawn_by_seed(decoder: Decoder, source: LatentSource, video: Tensor) -> None:
