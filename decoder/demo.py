@@ -27,6 +27,7 @@ from tqdm import tqdm
 from data.dataset import list_videos
 from data.module import make_dataset
 from data.reader import open_video
+from data.transforms import frame_size
 from data.worlds import WorldConfig, generate
 from data.writer import write_video
 from decoder.decoder import Decoder
@@ -44,7 +45,7 @@ from jepa.diagnostics import effective_rank, feature_std, prediction_errors, ski
 from jepa.files import write_text
 from jepa.probe_run import REPRESENTATIONS, ProbeConfig, probe
 from jepa.train import PretrainConfig, pretrain
-from jepa.training import read_history
+from jepa.training import pick_device, read_history
 
 PROBED = ("motion", "appearance")  # tasks of the probe that the page is written for
 FPS = 4  # of the films on the page
@@ -92,7 +93,7 @@ class LookConfig:
     progress: bool
 
     def pair(self) -> tuple[LatentSource, Decoder, torch.device]:
-        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        device = pick_device()
         source, decoder = LatentSource(JEPA.load(self.jepa)).to(device), Decoder.load(self.decoder).to(device)
         decoder.check_source(source)
         return source, decoder, device
@@ -139,11 +140,12 @@ def plan(config: DemoConfig) -> list[Stage]:
     worlds, best = out / "worlds", out / "pretrain" / "best.ckpt"
     common = [] if config.seed is None else [f"seed={config.seed}"]
     common += [] if config.workers is None else [f"data.workers={config.workers}"]
+    stream = [] if config.seed is None else [f"data.seed={config.seed}"]  # the decoder takes it from the JEPA's run
     quiet = [] if config.progress else ["trainer.progress=false"]
     sets = [f"data.train={worlds}/train.csv", f"data.val={worlds}/val.csv"]
 
     world = _world(config, worlds)
-    first = _training("pretrain", PretrainConfig, config, [f"out={out}/pretrain", *sets, *common, *quiet])
+    first = _training("pretrain", PretrainConfig, config, [f"out={out}/pretrain", *sets, *common, *stream, *quiet])
     asked = _probe(config, [f"checkpoint={best}", f"out={out}/probe", sets[0], f"data.val={worlds}/test.csv", *common])
     second = _training("decoder", DecoderTrainConfig, config, [f"jepa={best}", f"out={out}/decoder", *common, *quiet])
     sampling = second.config.sampling
@@ -316,7 +318,7 @@ def gather(config: DemoConfig, stages: list[Stage]) -> dict[str, Any]:
         answers = Counter(row[task.column] for row in rows["test"])
         linear[task.name] = {name: read["probe"][task.name][name]["linear"]["1"] for name in REPRESENTATIONS}
         linear[task.name] |= {"chance": answers.most_common(1)[0][1] / answers.total(), "classes": sorted(answers)}
-    height, width = first.data.size
+    height, width = frame_size(first.data.size)
     clip = f"{first.data.num_frames} frames of {height} × {width} pixels"
     files = f"{world.num_frames} frames of {world.size} × {world.size} pixels"
     batch = data_settings(second.jepa, second.data).batch_size
@@ -361,8 +363,7 @@ def _page(config: DemoConfig, stages: list[Stage], metrics: dict[str, Any]) -> P
 def go_on(config: DemoConfig) -> list[Command]:
     """What a person may want to type next; the paths of this demo quoted where they need it."""
     out, mine = shlex.quote(config.out), "runs/mine"
-    first, asked, second = (shlex.quote(path) for path in (config.pretrain, config.probe, config.decoder))
-    trained = f"jepa pretrain {first} data.train=/my/videos \"data.val=''\" trainer.max_steps=20000 out={mine}"
+    trained = f"jepa pretrain configs/pretrain/videos_tiny.yaml data.train=/my/videos out={mine}"
     pair = f"jepa={mine}/best.ckpt decoder={mine}/decoder/decoder"
     return [
         Command(
@@ -371,16 +372,16 @@ def go_on(config: DemoConfig) -> list[Command]:
             f"video={out}/worlds/videos/000000.mp4 task=backward out=prediction.mp4",
         ),
         Command("Which of your videos can be read?", "jepa check-data /my/videos"),
-        Command("Pretrain on them; with an empty data.val, a tenth of the files is held out", trained),
+        Command("Pretrain on them, a tenth held out; for more than a first try add trainer.max_steps=20000", trained),
         Command("Go on after an interruption, exactly where it stopped", f"{trained} --resume"),
         Command(
             "Probe, where you have labels: tables with the columns path and label",
-            f"jepa probe {asked} checkpoint={mine}/best.ckpt data.train=/my/train.csv data.val=/my/test.csv "
-            "'tasks=[{name: label, column: label}]'",
+            f"jepa probe configs/probe/videos_tiny.yaml checkpoint={mine}/best.ckpt "
+            f"data.train=/my/train.csv data.val=/my/test.csv out={mine}/probe",
         ),
         Command(
             "Train a decoder for it, on the same videos",
-            f"jepa train-decoder {second} jepa={mine}/best.ckpt out={mine}/decoder trainer.max_steps=20000",
+            f"jepa train-decoder configs/decoder/videos_tiny.yaml jepa={mine}/best.ckpt out={mine}/decoder",
         ),
         Command("See what it predicts", f"jepa render {pair} video=/my/videos/one.mp4 out=prediction.mp4"),
     ]

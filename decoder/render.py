@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from data.clips import clip_step, frame_indices
@@ -30,6 +29,7 @@ from decoder.latents import LatentSource
 from decoder.sampler import METHODS
 from jepa.config import ConfigError, choose
 from jepa.jepa import JEPA
+from jepa.training import pick_device
 
 
 @dataclass
@@ -153,7 +153,7 @@ def render(config: RenderConfig) -> list[Path]:
     for key in ("seeds", "steps", "repeat"):
         if getattr(config, key) < 1:
             raise ConfigError(f"{key} is {getattr(config, key)}: give at least 1")
-    device = _device(config.device)
+    device = pick_device(config.device)
     source = LatentSource(JEPA.load(config.jepa)).to(device)
     decoder = Decoder.load(config.decoder).to(device)
     decoder.check_source(source)
@@ -191,11 +191,3 @@ def read_clip(config: RenderConfig, decoder: Decoder) -> tuple[Tensor, float]:
         raise DataError(f"{config.video} is shorter than a clip of {length} frames: give short=pad or short=loop")
     transform = ClipTransform(config.size or clip.size, mean=decoder.config.pixel_mean, std=decoder.config.pixel_std)
     return transform(frames), video.fps / step if video.fps > 0 else 6.0
-
-
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    if torch.cuda.is_available():
-        return torch.device("cuda")
-    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
