@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -65,7 +65,7 @@ def pretrain(config: PretrainConfig) -> Path:
     module = JEPAModule(jepa, config.optim, config.trainer.max_steps, bool(config.teacher))
     wait = DataWait()
     trainer = build_trainer(config.trainer, out, monitor="val/choose", callbacks=[wait])
-    fit(trainer, module, data, config.resume, out, settings=config)
+    fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False))
     if trainer.is_global_zero:
         clips_per_step = config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
         summary = {
