@@ -3,17 +3,19 @@
 - every line of its shell blocks is a command this test knows how to hold to account, none is passed over: `jepa` lines
   parse (the command and its keys exist, types are right, YAML files are there), `make` lines name targets.
 - its Python blocks run, on untrained models in place of the trained ones.
-- every file its tree names exists, every link inside the repository leads somewhere, and no figure is still to be filled
-  in.
+- every file its tree names exists, every link inside the repository leads somewhere, and no figure is still to be
+  filled in.
 """
 
 import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-import torch
 from jepa_commands import parse_command
 
+from data.writer import write_video
 from decoder import Decoder, LatentSource
 from decoder.decoder import DecoderConfig
 from decoder.dit import VideoDiTConfig
@@ -92,19 +94,20 @@ def test_the_check_finds_what_it_is_for(line: str) -> None:
     assert found[2:] == ([line] if line.startswith(("jepa", "make")) else [])
 
 
-def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_python_blocks_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     encoder = EncoderConfig(embed_dim=24, depth=1, num_heads=2, patch_size=8)
     jepa = JEPA(JEPAConfig(encoder, PredictorConfig(12, 1, 2))).eval()
     dit = VideoDiTConfig(width=24, depth=1, num_heads=2, patch_size=8, condition_dim=24)
     decoder = Decoder(DecoderConfig(dit, jepa=LatentSource(jepa).fingerprint)).eval()
     monkeypatch.setattr(JEPA, "load", lambda path: jepa)
     monkeypatch.setattr(Decoder, "load", lambda path: decoder)
-    found = blocks(README, "python")
-    assert found
-    names: dict[str, object] = {"video": torch.randn(2, 3, 8, 16, 16)}
-    for code in found:
-        exec(compile(code, "README.md", "exec"), names)
-    assert names["drawn"].shape == (2, 3, 8, 16, 16)  # type: ignore[attr-defined]
+    code = "\n".join(blocks(README, "python"))
+    monkeypatch.chdir(tmp_path)
+    for video in re.findall(r'open_video\("([^"]+)"\)', code):
+        write_video(video, np.zeros((16, 32, 32, 3), np.uint8), fps=8)
+    names: dict[str, Any] = {}
+    exec(compile(code, "the Python of README.md", "exec"), names)
+    assert names["drawn"].shape == names["video"].shape and names["predicted"].shape[-1] == 24
 
 
 def test_what_the_tree_names_exists() -> None:

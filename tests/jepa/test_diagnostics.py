@@ -4,10 +4,11 @@
 - the copy baseline copies the nearest visible moment of the same place, and another place only where there is none.
 - errors, cosine and skill have their closed forms on latents where they can be computed by hand.
 - the verdict says collapsed, narrow, untrained, copying or healthy, in that order of seriousness.
-- SIGReg is about zero for normal tokens and larger for scaled, shifted, discrete or collapsed ones; VICReg has its
-  closed form and is zero for whitened tokens.
+- SIGReg is about zero for normal tokens and larger for scaled, shifted, discrete or collapsed ones, and has its closed
+  form for tokens that are all one; VICReg has its closed form and is zero for whitened tokens.
 """
 
+import numpy as np
 import pytest
 import torch
 
@@ -103,6 +104,16 @@ def test_sigreg_knows_a_normal_distribution() -> None:
     x = torch.zeros(64, 4, requires_grad=True)
     (sigreg(x + 0.1 * torch.randn(64, 4))).backward()
     assert x.grad is not None and x.grad.abs().sum() > 0
+
+
+def test_sigreg_closed_form() -> None:
+    """All tokens at c: the characteristic function is exp(isc), real part cos(sc) and imaginary part sin(sc)."""
+    s = np.linspace(0, 3, 17)
+    normal = np.exp(-(s**2) / 2)
+    for c in (0.0, 0.7, -2.0):
+        error = (np.cos(c * s) - normal) ** 2 + np.sin(c * s) ** 2
+        expected = np.trapezoid(error * normal, s)
+        assert float(sigreg(torch.full((5, 1), c))) == pytest.approx(expected, rel=1e-5)
 
 
 def test_vicreg_closed_form() -> None:

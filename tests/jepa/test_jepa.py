@@ -140,7 +140,7 @@ def test_layer_normalised_targets_are_standardised_per_token(jepa: JEPA, video: 
     h = jepa.encode(video)
     torch.testing.assert_close(h.mean(-1), torch.zeros(3, 24), atol=1e-5, rtol=0)
     torch.testing.assert_close(h.var(-1, unbiased=False), torch.ones(3, 24), atol=1e-3, rtol=0)
-    assert not h.requires_grad
+    assert not jepa.encode(video.requires_grad_()).requires_grad, "a target is a constant, whatever it is computed from"
 
 
 def test_batch_normalised_targets_use_the_batch_in_training_and_running_statistics_afterwards(video: Tensor) -> None:
@@ -195,7 +195,9 @@ def test_a_mask_token_for_each_kind_of_mask(video: Tensor) -> None:
     jepa, mask = JEPA(config).eval(), mask_named("tube")
     with torch.no_grad():
         first, second, third = (jepa.predict(video, mask, index) for index in range(3))
+        losses = [jepa(video, [mask], kinds).prediction for kinds in (None, [0], [1])]
     assert not torch.equal(first, second) and torch.equal(first, third), "and around again"
+    assert losses[0] == losses[1] != losses[2], "the loss uses the token of the mask's kind"
 
 
 def test_unknown_choices_are_refused() -> None:

@@ -176,9 +176,10 @@ def test_per_step_draws_some_masks_and_all_in_turn() -> None:
     collate = MaskCollator(kinds, 2, 8, per_step=1)
     sizes = []
     for seed in range(300):
-        masks = collate([sample(seed)])["masks"]
-        assert len(masks) == 1
-        sizes.append(masks[0].target_ids.shape[1])
+        batch = collate([sample(seed)])
+        (mask,), (kind,) = batch["masks"], batch["mask_kinds"]
+        assert mask.target_ids.shape[1] == 4 * round(6 * (0.2, 0.5, 0.8)[kind]), "kinds are places in the config"
+        sizes.append(mask.target_ids.shape[1])
     found = {size: sizes.count(size) for size in set(sizes)}
     assert len(found) == 3 and min(found.values()) > 70
     two = MaskCollator(kinds, 2, 8, per_step=2)([sample(1)])["masks"]
