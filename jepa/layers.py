@@ -13,9 +13,9 @@ Rope = tuple[Tensor, Tensor]  # (cos, sin), each (B or 1, 1, K, head_dim)
 
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """softmax(q k^T / sqrt(head_dim)) v for (B, heads, K, head_dim)."""
-    if q.device.type == "cpu" and q.shape[-2] <= 1024:
-        # On a CPU torch's fused kernel costs several times the plain products on short sequences, most of all backwards
-        # (tests/benchmarks/bench_attention.py); it would be half of a training step here.
+    if q.device.type == "cpu" and q.dtype != torch.float32 and q.shape[-2] <= 512:
+        # In bf16 on a CPU torch's fused kernel costs several times the plain products on short sequences, most of all
+        # backwards (tests/benchmarks/bench_attention.py); it would be half of a training step here.
         weights = (q * q.shape[-1] ** -0.5 @ k.transpose(-2, -1)).softmax(-1, dtype=q.dtype)
         return weights @ v
     return F.scaled_dot_product_attention(q, k, v)

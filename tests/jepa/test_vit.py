@@ -4,7 +4,7 @@
 - the patch embedding applied to some tokens is that of all tokens, taken there: ids name places.
 - any grid works, decided at call time; the same weights serve several.
 - initialisation is what its table says.
-- a CPU's attention and the fused kernel agree.
+- attention in plain products, as a CPU does it in bf16, agrees with the fused kernel.
 - impossible shapes are refused with the keys that clash.
 """
 
@@ -71,6 +71,9 @@ def test_both_ways_to_attend_agree() -> None:
     q, k, v = torch.randn(3, 2, 3, 10, 8)
     fused = torch.nn.functional.scaled_dot_product_attention(q, k, v)
     torch.testing.assert_close(attend(q, k, v), fused)
+    half = attend(q.bfloat16(), k.bfloat16(), v.bfloat16())
+    assert half.dtype == torch.bfloat16
+    torch.testing.assert_close(half.float(), fused, atol=3e-2, rtol=3e-2)
 
 
 @pytest.mark.parametrize(
