@@ -190,8 +190,7 @@ def run(arguments: list[str]) -> None:
 
 def _hush() -> None:
     """Silence what Lightning says of itself; warnings about a user's own settings stay."""
-    for name in ("pytorch_lightning", "lightning_fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.disable(logging.INFO)  # a level set on Lightning's loggers would be set back when it is imported
     own = ("does not have many workers", "`isinstance.treespec", "tensorboardX", "Checkpoint directory .* exists")
     for noise in own:
         warnings.filterwarnings("ignore", f".*{noise}")

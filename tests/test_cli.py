@@ -4,12 +4,13 @@
   videos, clips too short, frames that do not divide, foreign and broken checkpoints, a full disk: the reason, the key
   or file by name and what to do on stderr, exit code 2, no traceback, and nothing already written lost or half-written.
 - Ctrl-C ends with 130 and one line; a run it met can be resumed.
-- a mistake in the program is not hidden: it keeps its traceback.
+- a mistake in the program is not hidden: it keeps its traceback. Lightning's own chatter is hidden, warnings are not.
 - words may come before and after options; a first word of check-data is its path; `--keys` prints what can be set.
 """
 
 import errno
 import fractions
+import logging
 import os
 import pickle
 import sys
@@ -46,6 +47,7 @@ def jepa_command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[s
     def run(*words: object) -> tuple[int, str]:
         monkeypatch.setattr(sys, "argv", ["jepa", *map(str, words)])
         monkeypatch.setattr(os, "_exit", leave)
+        monkeypatch.setattr(logging.root.manager, "disable", 0)  # what `main` sets ends with the test
         capfd.readouterr()
         with pytest.raises(SystemExit) as end:
             cli.main()
@@ -219,6 +221,22 @@ def test_a_mistake_in_the_program_is_not_hidden(jepa_command: Run, monkeypatch: 
     monkeypatch.setattr(sys, "argv", ["jepa", "pretrain"])
     with pytest.raises(RuntimeError, match="a bug"):
         cli.main()
+
+
+def test_lightning_is_quiet_and_warnings_are_not(jepa_command: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def talk(config: object) -> None:
+        lightning = logging.getLogger("pytorch_lightning")
+        lightning.setLevel(logging.INFO)  # as Lightning does when it is imported
+        lightning.info("GPU available")
+        logging.getLogger("data.module").warning("3 video files were skipped")
+
+    monkeypatch.setitem(cli.COMMANDS, "pretrain", cli.COMMANDS["pretrain"]._replace(run=talk))
+    heard: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    for name in ("pytorch_lightning", "data.module"):
+        monkeypatch.setattr(logging.getLogger(name), "handlers", [handler])
+    assert jepa_command("pretrain")[0] == 0 and heard == ["3 video files were skipped"]
 
 
 def test_words_and_options_in_any_order(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
