@@ -73,6 +73,9 @@ def simulate(config: WorldConfig, index: int) -> Episode:
     positions, velocities, angles, collisions = space.run(config.num_frames, None if gravity else path)
     if not gravity:
         positions[:, 0], velocities[:, 0] = path[::SUBSTEPS], path_velocity[::SUBSTEPS]
+        if config.bounce and not MOTIONS[motion].startswith("orbit"):
+            rows = sorted([*map(tuple, collisions.tolist()), *_bounces(velocities[:, 0])])
+            collisions = np.array(rows, dtype=np.int64).reshape(-1, 3)
 
     bar, hidden = None, 0
     if wants_bar:
@@ -92,7 +95,8 @@ def _programme(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Positions and velocities (S, 2) of the main sprite at every solver step; for `fall` only the first row counts.
 
-    The start is uniform over all places from which the path stays in view, so starts overlap as far as they can.
+    The start is uniform over all places from which the path stays in view, so starts overlap as far as they can. With
+    `bounce` some start anywhere and are thrown back; their class is that of the first moment.
     """
     scale = config.size / REFERENCE
     last = config.num_frames - 1
@@ -115,9 +119,28 @@ def _programme(
         heading = {"still": (0, 0), "left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}[name]
         velocity = np.broadcast_to(speed * np.array(heading, float), (len(t), 2))
         path = velocity * t
+        if config.bounce and rng.random() < config.bounce:
+            return _thrown_back(rng, path, velocity, extent, config.size)
     low, high = path.min(0), path.max(0)
     margin = np.minimum(0.7 * radius, (config.size - (high - low)) / 2)  # a little may leave the picture
     return path + rng.uniform(margin - low, config.size - margin - high), velocity
+
+
+def _thrown_back(
+    rng: np.random.Generator, path: np.ndarray, velocity: np.ndarray, extent: float, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """A straight path (S, 2) from anywhere in the picture, folded at the walls, and its velocities."""
+    width = max(size - 2 * extent, 1.0)
+    along = path + rng.uniform(0, width, size=2)  # unfolded distance from the low wall
+    turn = along % (2 * width)
+    back = turn > width
+    return extent + np.where(back, 2 * width - turn, turn), np.where(back, -velocity, velocity)
+
+
+def _bounces(velocities: np.ndarray) -> list[tuple[int, int, int]]:
+    """Collision rows (frame, 0, WALL) of a main sprite (T, 2) on a programme: where its velocity turns round."""
+    turned = (velocities[1:] * velocities[:-1]).sum(1) < 0
+    return [(int(frame), 0, WALL) for frame in np.flatnonzero(turned) + 1]
 
 
 def _place(rng: np.random.Generator, main: np.ndarray, extents: np.ndarray, size: int) -> np.ndarray:

@@ -60,6 +60,7 @@ class WorldConfig:
     orbit_radius: list[float] = field(default_factory=lambda: [7.0, 11.0])
     gravity: float = 0.6  # px per frame squared, in scenes of class `fall`
     elasticity: float = 0.85  # speed kept in a head-on bounce
+    bounce: float = 0.0  # share of left, right, up, down that start anywhere and are thrown back by the walls, 0..1
     occluder_probability: float = 0.3  # scenes with a bar that hides an object completely for a while
     texture: float = 0.5  # strength of the smooth background texture, 0..1
     detail: float = 0.0  # unpredictable detail: flicker and fresh noise in every frame, 0 none .. 1 strong
@@ -109,7 +110,7 @@ def check(config: WorldConfig) -> None:
         raise DataError(f"worlds: objects_max={config.objects_max} does not fit in the picture; give at most 8.")
     if config.crf > 51:
         raise DataError(f"worlds: crf={config.crf} is out of range; give 0 (lossless) to 51.")
-    for key in ("occluder_probability", "texture", "detail", "elasticity", "val_fraction", "test_fraction"):
+    for key in ("occluder_probability", "texture", "detail", "elasticity", "bounce", "val_fraction", "test_fraction"):
         if not 0 <= getattr(config, key) <= 1:
             raise DataError(f"worlds: {key}={getattr(config, key)} is out of range; give a number from 0 to 1.")
     held_out = sum(max(round(f * config.clips), int(f > 0)) for f in (config.val_fraction, config.test_fraction))
@@ -119,6 +120,8 @@ def check(config: WorldConfig) -> None:
         raise DataError(f"worlds: gravity={config.gravity} would let nothing fall; give a positive number.")
     highest = {"main_radius": 20, "distractor_radius": 10, "speed": REFERENCE / (config.num_frames - 1),
                "distractor_speed": 8, "orbit_radius": 24}  # fmt: skip
+    if config.bounce == 1:
+        highest["speed"] = REFERENCE / 4.0  # nothing leaves the picture, however long the clip
     for key, high in highest.items():
         pair = list(getattr(config, key))
         if len(pair) != 2 or not 0 <= pair[0] <= pair[1]:

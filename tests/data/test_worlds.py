@@ -6,6 +6,7 @@
 - the recorded positions and visible shares are those of the pixels;
 - a bar hides an object completely for a while, in as many scenes as asked for;
 - free objects move uniformly, falling ones on the exact parabola, collisions are recorded and conserve momentum;
+- with `bounce` the main sprite stays inside however long the clip, keeps its pace, and turns where a collision says so;
 - without `detail` the background stands still, with it every frame differs, and the physics stays the same;
 - the tables and the mp4 files hold what was simulated and drawn;
 - a finished set is reused, an interrupted one is completed, and a folder of anything else is refused in a sentence.
@@ -192,6 +193,21 @@ def test_collisions_are_recorded_and_conserve_momentum() -> None:
             assert not np.allclose(before, after)
             met += 1
     assert met >= 8
+
+
+def test_bouncing_sprites_stay_inside_and_turn_where_a_collision_is_recorded() -> None:
+    for episode in episodes(40, bounce=1.0, num_frames=96, objects_max=1, occluder_probability=0.0, speed=[2.0, 4.0]):
+        motion = MOTIONS[episode.motion]
+        if motion in ("fall", "still") or motion.startswith("orbit"):
+            continue
+        x, v = episode.positions[:, 0], episode.velocities[:, 0]
+        reach = EXTENT[episode.shapes[0]] * episode.radii[0]
+        assert x.min() > reach - 1e-6 and x.max() < 64 - reach + 1e-6
+        assert np.allclose(np.linalg.norm(v, axis=1), np.linalg.norm(v[0]))
+        turns = set((np.flatnonzero((v[1:] * v[:-1]).sum(1) < 0) + 1).tolist())
+        assert turns == {frame for frame, a, b in episode.collisions.tolist() if (a, b) == (0, WALL)} and turns
+        straight = [t for t in range(1, 96) if t not in turns]
+        assert np.allclose((x[1:] - x[:-1])[[t - 1 for t in straight]], v[straight], atol=1e-6)
 
 
 def test_lengths_and_speeds_scale_with_the_picture() -> None:
