@@ -34,6 +34,11 @@ class EncoderConfig:
     position: str = "rope"
     rope: str = "standard"
 
+    @property
+    def patch_dim(self) -> int:
+        """Pixel values of one token."""
+        return self.in_channels * self.tubelet_size * self.patch_size**2
+
 
 @dataclass
 class PredictorConfig:
@@ -50,8 +55,11 @@ class PredictorConfig:
 class JEPAConfig:
     """The method. Everything after `target_norm` is off by default.
 
-    target_norm         layer: non-affine layer norm of every target token (V-JEPA); batch: each channel standardised
-                        over the batch's tokens (at evaluation, over the running average of batches).
+    targets             latents; or pixels: the opponent that predicts the hidden pixels themselves (as VideoMAE does,
+                        arXiv 2203.12602) with the same encoder, predictor and masks.
+    target_norm         layer: non-affine layer norm of every target token (V-JEPA; of a patch, VideoMAE); batch: each
+                        channel standardised over the batch's tokens (at evaluation, over the running average of
+                        batches); none.
     context_loss        weight of the loss on visible tokens, each divided by sqrt(distance to the nearest target)
                         (V-JEPA 2.1).
     regulariser         none, sigreg (LeJEPA) or vicreg (variance and covariance), on the context encoder's tokens.
@@ -59,6 +67,7 @@ class JEPAConfig:
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     predictor: PredictorConfig = field(default_factory=PredictorConfig)
+    targets: str = "latents"
     target_norm: str = "layer"
     context_loss: float = 0.0
     regulariser: str = "none"

@@ -5,7 +5,7 @@
     loss = |z - h|_1
     target_encoder <- momentum * target_encoder + (1 - momentum) * context_encoder
 
-Pixels are never reconstructed. The context is masked *before* it is encoded: a hidden pixel cannot reach `z`.
+Pixels are never reconstructed (but by an opponent, `targets: pixels`). The context is masked *before* it is encoded: a hidden pixel cannot reach `z`.
 """
 
 import copy
@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from jepa.checkpoints import load_model, load_shared, save_shared
 from jepa.config import JEPAConfig, choose
-from jepa.grid import Grid, coordinates, gather_tokens
+from jepa.grid import Grid, coordinates, gather_tokens, patchify
 from jepa.masks import Mask
 from jepa.predictor import Predictor
 from jepa.regularisers import sigreg, vicreg
@@ -44,15 +44,16 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
     def __init__(self, config: JEPAConfig | None = None) -> None:
         super().__init__()
         self.config = config = config or JEPAConfig()
-        choose("target_norm", config.target_norm, ("layer", "batch"))
+        choose("targets", config.targets, ("latents", "pixels"))
+        choose("target_norm", config.target_norm, ("layer", "batch", "none"))
         choose("regulariser", config.regulariser, ("none", "sigreg", "vicreg"))
         self.context_encoder = VideoViT(config.encoder)
-        self.predictor = Predictor(config.predictor, config.encoder)
+        width = config.encoder.embed_dim if config.targets == "latents" else config.encoder.patch_dim
+        self.predictor = Predictor(config.predictor, config.encoder, width)
         self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
-        width = config.encoder.embed_dim
-        self.target_norm: nn.Module = nn.LayerNorm(width, eps=1e-5, elementwise_affine=False)
-        if config.target_norm == "batch":
-            self.target_norm = nn.BatchNorm1d(width, affine=False)
+        norms = {"layer": nn.LayerNorm(width, eps=1e-5, elementwise_affine=False), "none": nn.Identity()}
+        norms["batch"] = nn.BatchNorm1d(width, affine=False)
+        self.target_norm = norms[config.target_norm]
 
     def grid(self, video: Tensor) -> Grid:
         """Token grid (t, h, w) of a video (..., T, H, W); ValueError where a size does not divide."""
@@ -60,11 +61,14 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
 
     @torch.no_grad()
     def encode(self, video: Tensor, ids: Tensor | None = None) -> Tensor:
-        """Target latents `h` (B, N, D) of a video (B, C, T, H, W), or of the tokens at `ids` alone, seen alone."""
-        return self.normalise(self.target_encoder(video, ids))
+        """Targets `h` (B, N, D) of a video (B, C, T, H, W), or of the tokens at `ids` alone, seen alone."""
+        if self.config.targets == "latents":
+            return self.normalise(self.target_encoder(video, ids))
+        pixels = patchify(video, self.config.encoder.tubelet_size, self.config.encoder.patch_size)
+        return self.normalise(pixels if ids is None else gather_tokens(pixels, ids))
 
     def normalise(self, latents: Tensor) -> Tensor:
-        """What the target encoder gave (B, K, D), as the predictor is to predict it, float32."""
+        """What is to be predicted (B, K, D), on the scale that it is predicted in, float32."""
         h = latents.float()
         return self.target_norm(h.flatten(0, 1)).view_as(h)
 

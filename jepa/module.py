@@ -54,7 +54,7 @@ class JEPAModule(pl.LightningModule):
         video = batch["video"]
         jepa, grid = self.jepa, self.jepa.grid(video)
         raw = jepa.target_encoder(video).float()  # (B, N, D)
-        h = jepa.normalise(raw)
+        h = jepa.normalise(raw) if jepa.config.targets == "latents" else jepa.encode(video)
         found = {"pooled": raw.unflatten(1, (grid.t, -1)).mean(2).flatten(1), "label": batch["label"]}
         found["tokens"] = raw[:, :: max(1, grid.num_tokens // 16)].flatten(0, 1)
         if grid.t > 1:

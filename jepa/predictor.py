@@ -12,7 +12,7 @@ from jepa.vit import Positions
 class Predictor(nn.Module):
     """Context latents and mask tokens at the targets' places in, predictions out (arXiv 2404.08471, section 3.2)."""
 
-    def __init__(self, config: PredictorConfig, encoder: EncoderConfig) -> None:
+    def __init__(self, config: PredictorConfig, encoder: EncoderConfig, target_dim: int) -> None:
         super().__init__()
         dim = config.embed_dim
         self.predictor_embed = nn.Linear(encoder.embed_dim, dim)
@@ -21,7 +21,7 @@ class Predictor(nn.Module):
             Block(dim, config.num_heads, config.mlp_ratio) for _ in range(config.depth)
         )
         self.predictor_norm = nn.LayerNorm(dim, eps=1e-6)
-        self.predictor_proj = nn.Linear(dim, encoder.embed_dim)
+        self.predictor_proj = nn.Linear(dim, target_dim)
         self.positions = Positions(encoder, dim, config.num_heads)
         init_weights(self, self.predictor_blocks)
         for token in self.mask_tokens:
@@ -30,8 +30,8 @@ class Predictor(nn.Module):
     def forward(
         self, context: Tensor, grid: Grid, context_ids: Tensor, target_ids: Tensor, mask_index: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Latents (B, K, D) at `context_ids` -> predictions at the targets (B, M, D) and, from the same pass, at the
-        context places (B, K, D), which only the optional context loss uses."""
+        """Latents (B, K, D) at `context_ids` -> predictions at the targets (B, M, target_dim) and, from the same pass, at
+        the context places (B, K, target_dim), which only the optional context loss uses."""
         x = self.predictor_embed(context)  # (B, K, d)
         mask_token = self.mask_tokens[mask_index % len(self.mask_tokens)].to(x.dtype)
         x = torch.cat([x, mask_token.expand(*target_ids.shape, -1)], dim=1)  # (B, K + M, d)
@@ -40,6 +40,6 @@ class Predictor(nn.Module):
         rope = self.positions.angles(grid, ids)
         for block in self.predictor_blocks:
             x = block(x, rope)
-        x = self.predictor_proj(self.predictor_norm(x))  # (B, K + M, D)
+        x = self.predictor_proj(self.predictor_norm(x))  # (B, K + M, target_dim)
         visible = context_ids.shape[1]
         return x[:, visible:], x[:, :visible]

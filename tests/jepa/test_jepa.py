@@ -8,6 +8,7 @@
 - The moving average has its closed form after n steps, and a momentum of 1 keeps a frozen teacher.
 - Layer-normalised targets have mean 0 and variance 1 per token; batch-normalised ones per channel, over the batch while
   training and over running statistics afterwards, so that a clip's latents do not depend on what it is batched with.
+- With `targets: pixels`, the opponent, what is predicted are the hidden patches, normalised, and nothing else differs.
 - The context loss weighs visible tokens by 1 / sqrt(distance to the nearest target), and is off by default.
 """
 
@@ -20,7 +21,7 @@ from tiny import tiny_config
 from torch import Tensor
 
 from jepa import JEPA, TASKS, ConfigError, Grid, JEPAConfig, Mask, MaskConfig, sample_mask, task_mask
-from jepa.grid import patchify, unpatchify
+from jepa.grid import gather_tokens, patchify, unpatchify
 from jepa.jepa import distance_to_targets
 
 GRID = Grid(4, 2, 3)
@@ -141,6 +142,25 @@ def test_layer_normalised_targets_are_standardised_per_token(jepa: JEPA, video: 
     torch.testing.assert_close(h.mean(-1), torch.zeros(3, 24), atol=1e-5, rtol=0)
     torch.testing.assert_close(h.var(-1, unbiased=False), torch.ones(3, 24), atol=1e-3, rtol=0)
     assert not jepa.encode(video.requires_grad_()).requires_grad, "a target is a constant, whatever it is computed from"
+
+
+def test_pixel_targets_are_the_hidden_patches_and_reach_the_predictor_alone(video: Tensor) -> None:
+    torch.manual_seed(0)
+    jepa = JEPA(tiny_config(targets="pixels")).eval()
+    grid = jepa.grid(video)
+    mask = task_mask("forward", grid, len(video))
+    h = jepa.encode(video)
+    patches = patchify(video, jepa.config.encoder.tubelet_size, jepa.config.encoder.patch_size)
+    torch.testing.assert_close(h, F.layer_norm(patches, patches.shape[-1:]))
+    assert torch.equal(jepa.encode(video, mask.target_ids), gather_tokens(h, mask.target_ids))
+    z = jepa.predict(video, mask)
+    assert z.shape == (*mask.target_ids.shape, jepa.config.encoder.patch_dim)
+    loss = jepa(video, [mask])
+    torch.testing.assert_close(loss.total, F.l1_loss(z, gather_tokens(h, mask.target_ids)))
+    plain = JEPA(tiny_config(targets="pixels", target_norm="none"))
+    assert torch.equal(plain.encode(video), patches)
+    with pytest.raises(ConfigError, match="targets is 'pixel', .*did you mean 'pixels'"):
+        JEPA(tiny_config(targets="pixel"))
 
 
 def test_batch_normalised_targets_use_the_batch_in_training_and_running_statistics_afterwards(video: Tensor) -> None:
