@@ -37,8 +37,11 @@ class DenoiserSize:
 
 @dataclass
 class VideoDiTConfig(DenoiserSize):
-    """What follows from the clips and from the condition: tokens are the encoder's, `condition_dim` values wide
-    each."""
+    """What follows from the clips and from the condition: tokens are the encoder's.
+
+    condition_dim   values of a condition for each token. A narrower condition is filled up with zeros, so that models
+                    of different conditions can be equal to the last parameter.
+    """
 
     patch_size: int = 16
     tubelet_size: int = 2
@@ -161,7 +164,8 @@ class VideoDiT(nn.Module):
     def _embed_condition(self, condition: Tensor | None, keep: Tensor | None) -> Tensor:
         if condition is None:
             return self.no_condition
-        embedded = self.condition_embed(condition)  # (B, N, width)
+        missing = self.config.condition_dim - condition.shape[-1]
+        embedded = self.condition_embed(F.pad(condition, (0, missing)) if missing > 0 else condition)  # (B, N, width)
         if keep is None:
             # Touched in every pass, so that every parameter has a gradient whatever the dropout (DDP asks for that).
             return embedded + 0 * self.no_condition

@@ -88,8 +88,11 @@ def flow_loss(
     x1: Tensor,
     config: FlowConfig,
     generator: torch.Generator | None = None,
+    where: Tensor | None = None,
 ) -> FlowLoss:
     """Draw noise and times, let ``denoise`` guess x1, and return the mean squared error of the velocity.
+
+    `where` (B, N) bool, for x1 (B, N, ...): only these tokens count; every sample must have as many.
 
     Both velocities come from the same clamped division (true x1 and guessed x1), so that the loss is zero exactly when
     the guess is right, also where 1 - t < eps: it equals |x1_hat - x1|^2 / max(1 - t, eps)^2.
@@ -100,4 +103,6 @@ def flow_loss(
     guessed = velocity_from_x1(x1_hat, path.x_t, path.t, config.eps)
     true = velocity_from_x1(x1, path.x_t, path.t, config.eps)
     error = (guessed - true).square()
+    if where is not None:
+        error = error[where].view(len(x1), -1)
     return FlowLoss(error.mean(), error.detach().flatten(1).mean(1), x1_hat, path)
