@@ -44,20 +44,30 @@ class DecoderOptimConfig:
 
 
 @dataclass
-class LatentMixConfig:
+class TaskMixConfig:
+    """What is hidden from a model while it trains.
+
+    tasks               one is drawn for each batch; name a task twice to draw it twice as often.
+    contexts            visible tubelets that `forward` and `backward` are drawn with; empty: half of the clip.
+    condition_dropout   share of samples that lose their condition, for classifier-free guidance; 0 for none.
+    """
+
+    tasks: list[str] = field(default_factory=lambda: ["forward", "forward", "backward", "animate", "connect", "infill"])
+    contexts: list[int] = field(default_factory=list)
+    condition_dropout: float = 0.0
+
+
+@dataclass
+class LatentMixConfig(TaskMixConfig):
     """What the decoder is fed while it trains.
 
     p_target            share of a batch drawn from target latents; the rest from predicted ones.
     latent_noise        target latents get Gaussian noise of strength uniform in [0, latent_noise], in units of their
                         own spread.
-    tasks               one is drawn for each batch; name a task twice to draw it twice as often.
-    condition_dropout   share of samples that lose their latents, for classifier-free guidance; 0 for none.
     """
 
     p_target: float = 0.5
     latent_noise: float = 0.5
-    tasks: list[str] = field(default_factory=lambda: ["forward", "forward", "backward", "animate", "connect", "infill"])
-    condition_dropout: float = 0.0
 
 
 @dataclass
@@ -72,8 +82,73 @@ class SamplingConfig:
     show: int = 4
 
 
-class DecoderModule(pl.LightningModule):
+class FlowModule(pl.LightningModule):
+    """What the trainings of drawers and of futures share: which task a batch meets, the optimizer, the checkpoint."""
+
+    kind: str  # of the checkpoint
+    model: nn.Module  # what is trained; it has a `config`
+
+    def __init__(
+        self, mix: TaskMixConfig, optim: DecoderOptimConfig, flow: FlowConfig, sampling: SamplingConfig
+    ) -> None:
+        super().__init__()
+        if not mix.tasks:
+            raise ConfigError("mix.tasks is empty: name at least one task")
+        for task in mix.tasks:
+            choose("mix.tasks", task, TASKS)
+        if any(context < 1 for context in mix.contexts):
+            raise ConfigError(f"mix.contexts is {list(mix.contexts)}: a context has at least one tubelet")
+        choose("sampling.task", sampling.task, TASKS)
+        choose("sampling.method", sampling.method, METHODS)
+        choose("flow.time", flow.time, TIMES)
+        self.tasks, self.contexts, self.condition_dropout = mix.tasks, mix.contexts, mix.condition_dropout
+        self.optim, self.flow, self.sampling = optim, flow, sampling
+
+    def draw_task(self, draw: torch.Generator) -> tuple[str, int | None]:
+        """A task, and how many tubelets it shows (None: its own default)."""
+        task = self.tasks[int(torch.randint(len(self.tasks), (), generator=draw))]
+        if not self.contexts or task not in ("forward", "backward"):
+            return task, None
+        return task, self.contexts[int(torch.randint(len(self.contexts), (), generator=draw))]
+
+    def draw_keep(self, count: int, draw: torch.Generator) -> Tensor:
+        """(count,) bool: the samples that keep their condition."""
+        return (torch.rand(count, generator=draw) >= self.condition_dropout).to(self.device)
+
+    def noise_of(self, draw: torch.Generator) -> torch.Generator:
+        """A generator on the device, seeded by `draw`."""
+        return torch.Generator(self.device).manual_seed(int(torch.randint(2**62, (), generator=draw)))
+
+    def seeds(self, count: int) -> list[int]:
+        """Seeds of the clips of a validation batch."""
+        return [self.sampling.seed + 7919 * i for i in range(count)]
+
+    def show(self, name: str, videos: Sequence[Tensor]) -> None:
+        """Log the first clips of `videos` (B, C, T, H, W) as film strips, one video below the other."""
+        log_image = getattr(getattr(self.logger, "experiment", None), "add_image", None)
+        if log_image is None or not self.trainer.is_global_zero:
+            return
+        clips = [video[: self.sampling.show].transpose(1, 2).float().cpu() for video in videos]  # each (n, T, C, H, W)
+        strips = torch.stack(clips, 1).flatten(0, 2)  # (n * rows * T, C, H, W)
+        log_image(name, make_grid(strips, nrow=clips[0].shape[1], padding=1, pad_value=0.2), self.global_step)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        config = self.optim
+        optimizer = adamw(self.model, config.lr, config.weight_decay, config.betas)
+        total = int(self.trainer.estimated_stepping_batches)
+        lr = lambda step: warmup_cosine(step + 1, total, config.warmup_steps, 0.0, config.lr, config.final_lr)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr(step) / config.lr)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["kind"] = self.kind
+        checkpoint["config"] = asdict(cast(Any, self.model.config))
+
+
+class DecoderModule(FlowModule):
     """Trains a `Decoder` on the latents of a frozen JEPA."""
+
+    kind = KIND
 
     def __init__(
         self,
@@ -84,18 +159,14 @@ class DecoderModule(pl.LightningModule):
         flow: FlowConfig,
         sampling: SamplingConfig,
     ) -> None:
-        super().__init__()
-        if not mix.tasks:
-            raise ConfigError("mix.tasks is empty: name at least one task")
-        for task in mix.tasks:
-            choose("mix.tasks", task, TASKS)
-        choose("sampling.task", sampling.task, TASKS)
-        choose("sampling.method", sampling.method, METHODS)
-        choose("flow.time", flow.time, TIMES)
-        self.decoder, self.source = decoder, source
-        self.mix, self.optim, self.flow, self.sampling = mix, optim, flow, sampling
+        super().__init__(mix, optim, flow, sampling)
+        self.decoder, self.source, self.mix = decoder, source, mix
         rows = ("target", "predicted", "mean")
         self.psnr = nn.ModuleDict({row: PeakSignalNoiseRatio(data_range=1.0) for row in rows})
+
+    @property
+    def model(self) -> Decoder:  # type: ignore[override]
+        return self.decoder
 
     def on_fit_start(self) -> None:
         self.source.to(self.device)
@@ -107,10 +178,8 @@ class DecoderModule(pl.LightningModule):
         video = batch["video"]
         draw = torch.Generator().manual_seed(int(batch["seed"][0]))
         latents, targets, task = self.draw_latents(video, draw)
-        keep = torch.rand(len(video), generator=draw) >= self.mix.condition_dropout
-        noise = torch.Generator(video.device).manual_seed(int(torch.randint(2**62, (), generator=draw)))
-        grid = self.source.grid(video)
-        result = self.decoder.loss(video, latents, grid, self.flow, keep=keep.to(video.device), generator=noise)
+        keep, noise = self.draw_keep(len(video), draw), self.noise_of(draw)
+        result = self.decoder.loss(video, latents, self.source.grid(video), self.flow, keep=keep, generator=noise)
         self.log("train/loss", result.loss, prog_bar=True)
         if targets:
             self.log("train/loss_target", result.per_sample[:targets].mean())
@@ -121,7 +190,7 @@ class DecoderModule(pl.LightningModule):
     def draw_latents(self, video: Tensor, draw: torch.Generator) -> tuple[Tensor, int, str]:
         """Normalised latents (B, N, D); how many samples, the first ones, have target latents; the task of the rest."""
         targets = round(self.mix.p_target * len(video))
-        task = self.mix.tasks[int(torch.randint(len(self.mix.tasks), (), generator=draw))]
+        task, context = self.draw_task(draw)
         parts = []
         if targets:
             latents = self.decoder.condition.normalise(self.source.target(video[:targets]))
@@ -130,7 +199,7 @@ class DecoderModule(pl.LightningModule):
             parts.append(latents + noise.to(latents.device))
         if targets < len(video):
             rest = video[targets:]
-            mask = self.source.task_mask(task, rest)
+            mask = self.source.task_mask(task, rest, context)
             parts.append(self.decoder.condition.normalise(self.source.predicted(rest, mask)))
         return torch.cat(parts), targets, task
 
@@ -146,37 +215,14 @@ class DecoderModule(pl.LightningModule):
             "predicted": self.source.predicted(video, mask),
             "mean": self.decoder.mean_latents(len(video), grid),
         }
-        seeds = [self.sampling.seed + 7919 * i for i in range(len(video))]
-        steps, method = self.sampling.steps, self.sampling.method
+        seeds, steps, method = self.seeds(len(video)), self.sampling.steps, self.sampling.method
         drawings = {row: self.decoder.decode(z, grid, seeds, steps, method) for row, z in latents.items()}
         for row, drawing in drawings.items():
             metric = cast(PeakSignalNoiseRatio, self.psnr[row])
             metric.update(drawing[..., hidden], truth[..., hidden])
             self.log(f"val/{row}_psnr", metric, prog_bar=row != "mean", batch_size=len(video))
         if batch_idx == 0:
-            self._show([truth, drawings["target"], drawings["predicted"]])
-
-    def _show(self, videos: Sequence[Tensor]) -> None:
-        """Log truth, decode(target) and decode(predicted) of the first clips as film strips, one below the other."""
-        log_image = getattr(getattr(self.logger, "experiment", None), "add_image", None)
-        if log_image is None or not self.trainer.is_global_zero:
-            return
-        clips = [video[: self.sampling.show].transpose(1, 2).float().cpu() for video in videos]  # each (n, T, C, H, W)
-        strips = torch.stack(clips, 1).flatten(0, 2)  # (n * rows * T, C, H, W)
-        picture = make_grid(strips, nrow=clips[0].shape[1], padding=1, pad_value=0.2)
-        log_image("val/truth_target_predicted", picture, self.global_step)
-
-    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
-        config = self.optim
-        optimizer = adamw(self.decoder, config.lr, config.weight_decay, config.betas)
-        total = int(self.trainer.estimated_stepping_batches)
-        lr = lambda step: warmup_cosine(step + 1, total, config.warmup_steps, 0.0, config.lr, config.final_lr)
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: lr(step) / config.lr)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["kind"] = KIND
-        checkpoint["config"] = asdict(self.decoder.config)
+            self.show("val/truth_target_predicted", [truth, drawings["target"], drawings["predicted"]])
 
 
 class WeightEMA(WeightAveraging):

@@ -1,7 +1,7 @@
 """The pixel opponent: the same denoiser, told the visible pixels instead of predicted latents. No JEPA, no latent.
 
-    model = PixelModel.from_pretrained("runs/pixels/pixels")
-    video = model.draw(clip, mask, seeds=0)    # (B, C, T, H, W) in [0, 1]
+model = PixelModel.from_pretrained("runs/pixels/pixels")
+video = model.draw(clip, mask, seeds=0)    # (B, C, T, H, W) in [0, 1]
 """
 
 from collections.abc import Sequence

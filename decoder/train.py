@@ -7,12 +7,14 @@ The decoder learns from the clips the JEPA learned from: what `data` does not sa
 
 import json
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from data.module import ClipDataModule, DataConfig
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, frame_size
@@ -20,8 +22,8 @@ from decoder.decoder import ClipConfig, Decoder, DecoderConfig
 from decoder.dit import DenoiserSize, VideoDiTConfig
 from decoder.flow import FlowConfig
 from decoder.latents import LatentSource, measure_latents
-from decoder.module import DecoderModule, DecoderOptimConfig, LatentMixConfig, SamplingConfig, WeightEMA
-from jepa.config import load_config
+from decoder.module import DecoderModule, DecoderOptimConfig, FlowModule, LatentMixConfig, SamplingConfig, WeightEMA
+from jepa.config import ConfigError, load_config
 from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
@@ -36,6 +38,7 @@ class DecoderTrainConfig:
     resume          go on from `out/last.ckpt`.
     data            any keys of a run's `data`; the others are taken from the config.yaml beside the JEPA's checkpoint.
     latent_clips    training clips over which latents are normalised.
+    condition_dim   width of the denoiser's condition; 0: that of a latent. Wider makes room for an equal opponent.
     """
 
     jepa: str = "???"
@@ -44,6 +47,7 @@ class DecoderTrainConfig:
     resume: bool = False
     data: dict[str, Any] = field(default_factory=dict)
     latent_clips: int = 2048
+    condition_dim: int = 0
     model: DenoiserSize = field(default_factory=DenoiserSize)
     flow: FlowConfig = field(default_factory=FlowConfig)
     mix: LatentMixConfig = field(default_factory=LatentMixConfig)
@@ -64,36 +68,53 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
 
     Also leaves last.ckpt, best.ckpt, config.yaml, summary.json and tensorboard/ in `config.out`.
     """
-    started = time.perf_counter()
-    out = Path(config.out)
-    check_run(out, config.resume)
+    check_run(config.out, config.resume)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     source = LatentSource(JEPA.load(config.jepa))
     settings = data_settings(config.jepa, config.data)
-    decoder = build_decoder(config.model, source, settings, config.mix.condition_dropout > 0)
+    unconditional = config.mix.condition_dropout > 0
+    decoder = build_decoder(config.model, source, settings, unconditional, config.condition_dim)
+    module = DecoderModule(decoder, source, config.mix, config.optim, config.flow, config.sampling)
+    statistics = lambda videos: decoder.set_statistics(measure_latents(source, videos, config.latent_clips))
+    return run(config, module, settings, "decoder", "val/predicted_psnr", source, statistics)
+
+
+def run(
+    config: Any,
+    module: FlowModule,
+    settings: DataConfig,
+    name: str,
+    monitor: str,
+    source: LatentSource | None = None,
+    prepare: Callable[[Iterable[Tensor]], None] | None = None,
+) -> Path:
+    """Train `module` as a config with out, resume, optim and trainer says; the shared folder is `out/name`.
+
+    `prepare` meets the training videos (batches on the device) before a new run begins, to take statistics.
+    """
+    started, out = time.perf_counter(), Path(config.out)
     data = ClipDataModule(settings)
     wait, average = DataWait(), WeightEMA(config.optim.ema_decay)
-    trainer = build_trainer(config.trainer, out, monitor="val/predicted_psnr", callbacks=[wait, average])
-    module = DecoderModule(decoder, source, config.mix, config.optim, config.flow, config.sampling)
-    if not config.resume:
+    trainer = build_trainer(config.trainer, out, monitor=monitor, callbacks=[wait, average])
+    if not config.resume and prepare is not None:
         device = trainer.strategy.root_device
-        source.to(device)
-        videos = (batch["video"].to(device) for batch in data.train_dataloader())
-        decoder.set_statistics(measure_latents(source, videos, config.latent_clips))
+        if source is not None:
+            source.to(device)
+        prepare(batch["video"].to(device) for batch in data.train_dataloader())
     fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False, data=asdict(settings)))
     average.on_train_end(trainer, module)  # again, because resuming a run that was complete skips it
     if trainer.is_global_zero:
-        decoder.save_pretrained(out / "decoder")
+        module.model.save_pretrained(out / name)  # type: ignore[operator]
         scores = {key: float(value) for key, value in trainer.callback_metrics.items() if key.startswith("val/")}
         summary = {
             "seconds": time.perf_counter() - started,
             "steps": trainer.global_step,
             "data_wait_fraction": wait.fraction,
-            "parameters": sum(p.numel() for p in decoder.parameters()),
+            "parameters": sum(p.numel() for p in module.model.parameters()),
             **scores,
         }
         write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-    return out / "decoder"
+    return out / name
 
 
 def data_settings(jepa: str, chosen: dict[str, Any]) -> DataConfig:
@@ -111,8 +132,12 @@ def data_settings(jepa: str, chosen: dict[str, Any]) -> DataConfig:
     return load_config(_Run, None, [f"data.{key}={json.dumps(value)}" for key, value in words.items()]).data
 
 
-def build_decoder(size: DenoiserSize, source: LatentSource, data: DataConfig, unconditional: bool = False) -> Decoder:
+def build_decoder(
+    size: DenoiserSize, source: LatentSource, data: DataConfig, unconditional: bool = False, condition_dim: int = 0
+) -> Decoder:
     """An untrained decoder of that size on the JEPA's tokens; ConfigError where the clips do not divide into them."""
+    if condition_dim and condition_dim < source.dim:
+        raise ConfigError(f"condition_dim is {condition_dim}, and a latent of this JEPA has {source.dim} values")
     encoder, size_of_frame = source.jepa.config.encoder, frame_size(data.size)
     token_grid((data.num_frames, *size_of_frame), encoder.tubelet_size, encoder.patch_size)
     dit = VideoDiTConfig(
@@ -120,8 +145,14 @@ def build_decoder(size: DenoiserSize, source: LatentSource, data: DataConfig, un
         patch_size=encoder.patch_size,
         tubelet_size=encoder.tubelet_size,
         in_channels=encoder.in_channels,
-        condition_dim=source.dim,
+        condition_dim=condition_dim or source.dim,
     )
-    clip = ClipConfig(data.num_frames, list(size_of_frame), data.stride or 1, data.fps)
-    pixels = list(IMAGENET_MEAN), list(IMAGENET_STD)
-    return Decoder(DecoderConfig(dit, clip, *pixels, unconditional, source.fingerprint))
+    drawn = {"clip": clip_config(data), "pixel_mean": list(IMAGENET_MEAN), "pixel_std": list(IMAGENET_STD)}
+    return Decoder(
+        DecoderConfig(dit, **drawn, unconditional=unconditional, jepa=source.fingerprint, latent_dim=source.dim)  # type: ignore[arg-type]
+    )
+
+
+def clip_config(data: DataConfig) -> ClipConfig:
+    """What a model that draws remembers of the clips it was trained on."""
+    return ClipConfig(data.num_frames, list(frame_size(data.size)), data.stride or 1, data.fps)

@@ -122,6 +122,25 @@ def load_model(cls: type[Model], schema: type, path: str | Path, kind: str, pref
     return model.eval()
 
 
+def kind_of(path: str | Path) -> str:
+    """What lies at `path`: jepa, decoder, pixels or futures. CheckpointError where it is nothing of ours."""
+    path = Path(path)
+    if not path.is_dir():
+        kind = read_checkpoint(path).get("kind")
+        if not isinstance(kind, str):
+            raise CheckpointError(f"{path} is the checkpoint of something else than a model of this project")
+        return kind
+    config = _locate(str(path), CONFIG, {})
+    try:
+        keys = set(json.loads(config.read_text()))
+    except (ValueError, TypeError) as error:
+        raise CheckpointError(f"{config} is not the config of a model: {error}") from None
+    for kind, key in (("jepa", "predictor"), ("pixels", "tokens"), ("decoder", "dit"), ("futures", "size")):
+        if key in keys:
+            return kind
+    raise CheckpointError(f"{config} is not the config of a model of this project")
+
+
 def _locate(model_id: str, name: str, options: dict[str, Any]) -> Path:
     folder = Path(model_id)
     if folder.is_dir():

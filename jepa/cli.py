@@ -78,6 +78,18 @@ def _worlds(config: Any) -> None:
     print(f"wrote {generate(config)}")
 
 
+def _pairs_schema() -> type:
+    from data.worlds_pairs import PairsConfig
+
+    return PairsConfig
+
+
+def _pairs(config: Any) -> None:
+    from data.worlds_pairs import generate_pairs
+
+    print(f"wrote {generate_pairs(config)}")
+
+
 def _pretrain_schema() -> type:
     from jepa.train import PretrainConfig
 
@@ -114,6 +126,30 @@ def _decoder(config: Any) -> None:
     print(f"decoder: {train_decoder(config)}")
 
 
+def _pixels_schema() -> type:
+    from decoder.train_opponents import PixelTrainConfig
+
+    return PixelTrainConfig
+
+
+def _pixels(config: Any) -> None:
+    from decoder.train_opponents import train_pixels
+
+    print(f"pixel model: {train_pixels(config)}")
+
+
+def _futures_schema() -> type:
+    from decoder.train_opponents import FuturesTrainConfig
+
+    return FuturesTrainConfig
+
+
+def _futures(config: Any) -> None:
+    from decoder.train_opponents import train_futures
+
+    print(f"futures: {train_futures(config)}")
+
+
 def _render_schema() -> type:
     from decoder.render import RenderConfig
 
@@ -140,9 +176,12 @@ def _demo(config: Any) -> None:
 
 COMMANDS = {
     "worlds": Command("write procedural physics videos and their ground truth", _worlds_schema, _worlds),
+    "pairs": Command("write pairs of possible and impossible videos of the worlds", _pairs_schema, _pairs),
     "pretrain": Command("train a JEPA on a folder of videos", _pretrain_schema, _pretrain),
     "probe": Command("ask what frozen features know, beside random features and pixels", _probe_schema, _probe),
     "train-decoder": Command("train the decoder of a JEPA's latents", _decoder_schema, _decoder),
+    "train-pixels": Command("train the decoder's opponent, which draws from visible pixels", _pixels_schema, _pixels),
+    "train-futures": Command("train a head that samples a JEPA's latents", _futures_schema, _futures),
     "render": Command("show what a JEPA predicts for a video", _render_schema, _render),
     "demo": Command("all of the above on a small world, and a report", _demo_schema, _demo),
     "check-data": Command(
@@ -160,7 +199,7 @@ def build_parser() -> argparse.ArgumentParser:
         words = f"[{command.first}] [config.yaml] [key=value ...]" if command.first else "[config.yaml] [key=value ...]"
         sub.add_argument("words", nargs="*", metavar=words)
         sub.add_argument("--keys", action="store_true", help="print every key with its default and stop")
-        if name in ("pretrain", "train-decoder"):
+        if name == "pretrain" or name.startswith("train-"):
             sub.add_argument("--resume", action="store_true", help="go on with the run in out=, where it stopped")
     return parser
 

@@ -5,7 +5,8 @@
     loss = |z - h|_1
     target_encoder <- momentum * target_encoder + (1 - momentum) * context_encoder
 
-Pixels are never reconstructed (but by an opponent, `targets: pixels`). The context is masked *before* it is encoded: a hidden pixel cannot reach `z`.
+Pixels are never reconstructed (an opponent does, `targets: pixels`). The context is masked *before* it is encoded: a
+hidden pixel cannot reach `z`.
 """
 
 import copy

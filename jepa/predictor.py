@@ -30,8 +30,8 @@ class Predictor(nn.Module):
     def forward(
         self, context: Tensor, grid: Grid, context_ids: Tensor, target_ids: Tensor, mask_index: int = 0
     ) -> tuple[Tensor, Tensor]:
-        """Latents (B, K, D) at `context_ids` -> predictions at the targets (B, M, target_dim) and, from the same pass, at
-        the context places (B, K, target_dim), which only the optional context loss uses."""
+        """Latents (B, K, D) at `context_ids` -> predictions at the targets (B, M, target_dim) and, from the same
+        pass, at the context places (B, K, target_dim), which only the optional context loss uses."""
         x = self.predictor_embed(context)  # (B, K, d)
         mask_token = self.mask_tokens[mask_index % len(self.mask_tokens)].to(x.dtype)
         x = torch.cat([x, mask_token.expand(*target_ids.shape, -1)], dim=1)  # (B, K + M, d)

@@ -3,6 +3,7 @@
 - it loads into the schema of its command: no unknown key, no wrong type, nothing missing but what its command gives.
 - it opens with the command that runs it, which parses as the command line would parse it.
 - its model can be built, its masks drawn on its clips, its schedules evaluated, and its decoder fits its JEPA.
+- a pixel opponent has the data, the denoiser, the tasks, the optimizer and the steps of the decoder of the same name.
 """
 
 import re
@@ -19,11 +20,17 @@ from data.worlds_scene import check
 from decoder.decoder import Decoder
 from decoder.latents import LatentSource
 from decoder.train import build_decoder
+from decoder.train_opponents import build_pixels
 from jepa import JEPA, sample_mask, token_grid
 from jepa.optim import rates
 from jepa.train import PretrainConfig
 
 HOUSE = Path(__file__).resolve().parents[1]
+COMMAND_OF = {
+    "decoder": "train-decoder",
+    "pixels": "train-pixels",
+    "futures": "train-futures",
+}  # of other folders: theirs
 FILES = sorted(path.relative_to(HOUSE).as_posix() for path in (HOUSE / "configs").rglob("*.y*ml"))
 
 
@@ -61,8 +68,8 @@ def test_a_config_opens_with_its_command_and_loads(file: str) -> None:
         name, config = parse_command(command)
         assert config is not None
     name, config = parse_command(own[0])
-    folder = Path(file).parts[1].removesuffix(".yaml")
-    assert name == {"decoder": "train-decoder"}.get(folder, folder), "a file lies in the folder of its command"
+    folder = "pairs" if "pairs" in file else Path(file).parts[1].removesuffix(".yaml")
+    assert name == COMMAND_OF.get(folder, folder), "a file lies in the folder of its command"
 
 
 def wholes(config: PretrainConfig) -> JEPA:
@@ -100,7 +107,20 @@ def test_a_decoder_can_be_built_on_its_jepa(file: str) -> None:
     assert isinstance(decoder, Decoder) and decoder.config.dit.condition_dim == pretrained.model.encoder.embed_dim
 
 
-@pytest.mark.parametrize("file", [file for file in FILES if "/worlds/" in file])
+@pytest.mark.parametrize("file", [file for file in FILES if "/pixels/" in file])
+def test_a_pixel_opponent_is_trained_as_its_decoder_is(file: str) -> None:
+    pixels, decoder = config_of(file), config_of(file.replace("/pixels/", "/decoder/"))
+    pretrained = config_of(file.replace("/pixels/", "/pretrain/"))
+    assert pixels.data == replace(pretrained.data, **decoder.data)
+    for room in ("model", "flow", "optim", "sampling", "trainer"):
+        assert getattr(pixels, room) == getattr(decoder, room), room
+    assert pixels.mix.tasks == decoder.mix.tasks and pixels.mix.contexts == decoder.mix.contexts
+    encoder = pretrained.model.encoder
+    assert (pixels.patch_size, pixels.tubelet_size) == (encoder.patch_size, encoder.tubelet_size)
+    assert build_pixels(pixels).config.clip.num_frames == pixels.data.num_frames
+
+
+@pytest.mark.parametrize("file", [file for file in FILES if "/worlds/" in file and "pairs" not in file])
 def test_a_world_is_possible(file: str) -> None:
     check(config_of(file))
 

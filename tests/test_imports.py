@@ -15,7 +15,15 @@ import pytest
 
 HOUSE = Path(__file__).resolve().parents[1]
 PACKAGES = ("data", "jepa", "decoder")
-ROOTS = {"jepa.cli", "jepa.train", "jepa.probe_run", "decoder.train", "decoder.render", "decoder.demo"}
+ROOTS = {
+    "jepa.cli",
+    "jepa.train",
+    "jepa.probe_run",
+    "decoder.train",
+    "decoder.train_opponents",
+    "decoder.render",
+    "decoder.demo",
+}
 MAY_IMPORT = {"data": {"data"}, "jepa": {"jepa"}, "decoder": {"decoder", "jepa"}}
 ROOMS = {
     ".".join(path.relative_to(HOUSE).with_suffix("").parts).removesuffix(".__init__"): path
