@@ -114,6 +114,18 @@ def _probe(config: Any) -> None:
     probe(config)
 
 
+def _surprise_schema() -> type:
+    from decoder.surprise_run import SurpriseConfig
+
+    return SurpriseConfig
+
+
+def _surprise(config: Any) -> None:
+    from decoder.surprise_run import surprise
+
+    surprise(config)
+
+
 def _decoder_schema() -> type:
     from decoder.train import DecoderTrainConfig
 
@@ -179,6 +191,7 @@ COMMANDS = {
     "pairs": Command("write pairs of possible and impossible videos of the worlds", _pairs_schema, _pairs),
     "pretrain": Command("train a JEPA on a folder of videos", _pretrain_schema, _pretrain),
     "probe": Command("ask what frozen features know, beside random features and pixels", _probe_schema, _probe),
+    "surprise": Command("ask whether a model finds impossible videos more surprising", _surprise_schema, _surprise),
     "train-decoder": Command("train the decoder of a JEPA's latents", _decoder_schema, _decoder),
     "train-pixels": Command("train the decoder's opponent, which draws from visible pixels", _pixels_schema, _pixels),
     "train-futures": Command("train a head that samples a JEPA's latents", _futures_schema, _futures),

@@ -22,6 +22,7 @@ ROOTS = {
     "decoder.train",
     "decoder.train_opponents",
     "decoder.render",
+    "decoder.surprise_run",
     "decoder.demo",
 }
 MAY_IMPORT = {"data": {"data"}, "jepa": {"jepa"}, "decoder": {"decoder", "jepa"}}

@@ -1,0 +1,258 @@
+"""`jepa surprise`: pairs of possible and impossible videos in, how often a model is more surprised by the latter out.
+
+    jepa surprise checkpoint=runs/pretrain/best.ckpt videos=runs/pairs/pairs.csv
+
+Notable: every model is judged by its own predictions in its own space. Two baselines that know nothing of objects are
+judged on the same windows: the last visible frame, and the change between the last two carried on. Where a row is not
+above theirs, nothing was understood. A composition root.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from data.clips import clip_step
+from data.config import DataConfig
+from data.errors import DataError
+from data.reader import open_video
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform
+from decoder.arms import Arm, CopyArm, ExtrapolateArm, load_arm
+from decoder.train import data_settings
+from jepa.config import ConfigError, choose
+from jepa.files import write_text
+from jepa.masks import Mask
+from jepa.surprise import (
+    SCORES,
+    Accuracy,
+    Scores,
+    Surprised,
+    accuracy_table,
+    context_tubelets,
+    surprise_curve,
+    video_scores,
+    window_frames,
+)
+from jepa.training import pick_device
+
+Table = dict[str, dict[str, dict[str, Accuracy | None]]]
+
+
+@dataclass
+class SurpriseConfig:
+    """Everything `jepa surprise` reads; what is left out of the clip is as the model was trained.
+
+    videos      a table with columns path, pair, possible, concept, and perhaps condition and evidence (the first frame
+                in which the two videos of a pair differ), such as `jepa pairs` writes.
+    out         where surprise.json and surprise.csv go; empty: surprise/ beside the checkpoint.
+    jepa        the JEPA whose latents the checkpoint samples, where it is of that kind.
+    context     tubelets of a window that the model sees; null: half.
+    step        clip frames from one window to the next; null: one tubelet.
+    score       which one is printed: mean, max or event; all three are written.
+    baselines   judge copying and extrapolating pixels too.
+    """
+
+    checkpoint: str = "???"
+    videos: str = "???"
+    out: str = ""
+    jepa: str = ""
+    context: int | None = None
+    step: int | None = None
+    num_frames: int | None = None
+    stride: int | None = None
+    fps: float | None = None
+    size: list[int] = field(default_factory=list)
+    score: str = "mean"
+    baselines: bool = True
+    batch_size: int = 32
+    seed: int = 0
+    device: str = "auto"
+    progress: bool = True
+
+
+class VideoRow(NamedTuple):
+    """One line of the table of videos."""
+
+    path: Path
+    pair: str
+    possible: bool
+    concept: str
+    condition: str
+    evidence: int | None
+
+
+class PixelsOnly(Arm):
+    """The tokens of a model and the scale of training pixels, for baselines that need no more of it."""
+
+    def answer(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
+        raise NotImplementedError
+
+    def to_unit(self, video: Tensor) -> Tensor:
+        mean, std = (video.new_tensor(values).view(-1, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return video * std + mean
+
+    def from_unit(self, pixels: Tensor) -> Tensor:
+        mean, std = (pixels.new_tensor(values).view(-1, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+        return (pixels - mean) / std
+
+
+def surprise(config: SurpriseConfig) -> dict[str, Table]:
+    """results[model][score][concept][condition]; also printed and written to `out`. See `jepa.surprise` for scores.
+
+    Raises ConfigError, DataError (a table or video that cannot be used) and CheckpointError.
+    """
+    choose("score", config.score, SCORES)
+    for key in ("batch_size", "step"):
+        value = getattr(config, key)
+        if value is not None and value < 1:
+            raise ConfigError(f"{key} is {getattr(config, key)}: give at least 1")
+    pairs = read_pairs(config.videos)
+    clip = _clip_settings(config)
+    device = pick_device(config.device)
+    arm = load_arm(config.checkpoint, jepa=config.jepa, device=device)
+    models: list[Surprised] = [arm]
+    if config.baselines:
+        pixels = PixelsOnly("pixels", arm.tubelet_size, arm.patch_size)
+        models += [CopyArm("copy", pixels), ExtrapolateArm("extrapolate", pixels)]
+    transform = ClipTransform(clip.size)
+    scores: dict[str, list[tuple[Scores, Scores]]] = {model.name: [] for model in models}
+    for pair in tqdm(pairs, desc="surprise", unit="pair", disable=not config.progress):
+        both = [_judge(row, models, transform, clip, config, device) for row in pair]
+        for model in models:
+            scores[model.name].append((both[0][model.name], both[1][model.name]))
+    groups = [(possible.concept, possible.condition) for possible, _ in pairs]
+    results = {
+        name: accuracy_table(groups, [possible for possible, _ in found], [impossible for _, impossible in found])
+        for name, found in scores.items()
+    }
+    out = Path(config.out) if config.out else Path(config.checkpoint).parent / "surprise"
+    _write(out, config, clip, pairs, scores, results)
+    print(accuracy_lines(results, config.score))
+    return results
+
+
+def read_pairs(table: str | Path) -> list[tuple[VideoRow, VideoRow]]:
+    """(possible, impossible) of every pair of a table, in its order. DataError, naming the row, where it cannot be."""
+    table = Path(table)
+    if not table.is_file():
+        raise DataError(f"{table} does not exist: give the table of pairs, such as `jepa pairs` writes")
+    try:
+        lines = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
+    except UnicodeDecodeError:
+        raise DataError(f"{table} is not a text table: give the table of pairs, not a video") from None
+    needed = ("path", "pair", "possible", "concept")
+    missing = [key for key in needed if not lines or key not in lines[0]]
+    if missing:
+        raise DataError(
+            f"{table} has no column {', '.join(missing)}; a table of pairs has path, pair, possible, concept"
+        )
+    found: dict[str, dict[bool, VideoRow]] = {}
+    for number, line in enumerate(lines, 2):
+        row = _row(table, number, line)
+        if row.possible in found.setdefault(row.pair, {}):
+            word = "possible" if row.possible else "impossible"
+            raise DataError(f"{table}, line {number}: pair {row.pair!r} has two {word} videos; name every pair apart")
+        found[row.pair][row.possible] = row
+    for name, pair in found.items():
+        if len(pair) < 2:
+            word = "impossible" if True in pair else "possible"
+            raise DataError(f"{table}: pair {name!r} has no {word} video; every pair needs one of either")
+    return [(pair[True], pair[False]) for pair in found.values()]
+
+
+def _row(table: Path, number: int, line: dict[str, str]) -> VideoRow:
+    if any(value is None for value in line.values()):
+        raise DataError(f"{table}, line {number}: it has fewer fields than the header")
+    words = {"true": True, "1": True, "false": False, "0": False}
+    possible = words.get(line["possible"].strip().lower())
+    if possible is None:
+        raise DataError(f"{table}, line {number}: possible is {line['possible']!r}; write True or False")
+    evidence = line.get("evidence", "").strip()
+    if evidence and not evidence.isdigit():
+        raise DataError(f"{table}, line {number}: evidence is {evidence!r}; write the number of a frame, or nothing")
+    path = table.parent / line["path"]
+    if not path.is_file():
+        raise DataError(f"{table}, line {number}: {path} does not exist")
+    moment = int(evidence) if evidence else None
+    return VideoRow(path, line["pair"], possible, line["concept"], line.get("condition") or "any", moment)
+
+
+def _clip_settings(config: SurpriseConfig) -> DataConfig:
+    """The clips that the model was trained on, but for what the command says."""
+    chosen = {key: getattr(config, key) for key in ("num_frames", "stride", "fps", "size") if getattr(config, key)}
+    if "stride" in chosen and "fps" not in chosen:
+        chosen["fps"] = None
+    folders = (Path(config.checkpoint), Path(config.checkpoint).parent)
+    timed = "stride" in chosen or "fps" in chosen
+    if not any((folder / "config.yaml").is_file() for folder in folders) and not (len(chosen) >= 3 and timed):
+        raise ConfigError(
+            f"{config.checkpoint} has no config.yaml beside it that says what clips it was trained on: "
+            "give num_frames, size and stride (or fps)"
+        )
+    return data_settings(config.checkpoint, chosen)
+
+
+def _judge(
+    row: VideoRow, models: Sequence[Surprised], transform: ClipTransform, clip: DataConfig,
+    config: SurpriseConfig, device: torch.device,
+) -> dict[str, Scores]:  # fmt: skip
+    """Scores of one video by every model, all on the same windows."""
+    source = open_video(row.path)
+    stride = clip_step(None if clip.fps else clip.stride, clip.fps, source.fps)
+    tubelet = models[0].tubelet_size
+    step = max(1, round((config.step or tubelet) * stride))
+    windows = window_frames(len(source), clip.num_frames, stride, step)
+    context = context_tubelets(clip.num_frames, tubelet, config.context)
+    video = transform(source.frames(range(len(source)))).to(device)  # (C, T, h, w)
+    scores = {}
+    for model in models:
+        curve = surprise_curve(model, video, windows, context, config.batch_size, config.seed)
+        scores[model.name] = video_scores(curve, windows, context * tubelet, row.evidence)
+    return scores
+
+
+def accuracy_lines(results: dict[str, Table], score: str = "mean") -> str:
+    """A table of text: concepts by condition down, models across, and the totals by every score."""
+    names = list(results)
+
+    def line(left: str, found: list[Accuracy | None]) -> str:
+        cells = [f"{a.accuracy:.3f} [{a.ci95[0]:.3f}, {a.ci95[1]:.3f}]" if a else "-" for a in found]
+        count = next((a.pairs for a in found if a), 0)
+        return f"{left:<40} {count:>5}  " + "  ".join(f"{cell:^20}" for cell in cells)
+
+    lines = [f"{f'relative accuracy ({score})':<40} pairs  " + "  ".join(f"{name:^20}" for name in names)]
+    for concept, by_condition in results[names[0]][score].items():
+        for condition in by_condition:
+            if "all" not in (concept, condition) or (concept == "all" != condition):
+                found = [results[name][score][concept][condition] for name in names]
+                lines.append(line(f"{concept[:32]:<32} {condition}", found))
+    for each in SCORES:
+        lines.append(line(f"{'all':<32} {each}", [results[name][each]["all"]["all"] for name in names]))
+    return "\n".join(lines)
+
+
+def _write(
+    out: Path, config: SurpriseConfig, clip: DataConfig, pairs: list[tuple[VideoRow, VideoRow]],
+    scores: dict[str, list[tuple[Scores, Scores]]], results: dict[str, Table],
+) -> None:  # fmt: skip
+    keys = ("num_frames", "stride", "fps", "size")
+    settings = {**asdict(config), **{key: getattr(clip, key) for key in keys}}
+    everything = {"settings": settings, "relative_accuracy": results}
+    write_text(out / "surprise.json", json.dumps(everything, indent=2, default=asdict) + "\n")
+    text = io.StringIO()
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["model", "path", "pair", "possible", "concept", "condition", "evidence", *SCORES])
+    for name, found in scores.items():
+        for pair, both in zip(pairs, found, strict=True):
+            for row, values in zip(pair, both, strict=True):
+                moment = "" if row.evidence is None else row.evidence
+                left = [name, row.path.name, row.pair, row.possible, row.concept, row.condition, moment]
+                table.writerow([*left, *(f"{value:.8g}" for value in values)])
+    write_text(out / "surprise.csv", text.getvalue())
