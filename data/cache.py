@@ -11,11 +11,12 @@ Layout of <cache folder>/<hash of the settings and of every file's path, size an
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -74,7 +75,10 @@ class FrameCache:
         workers: int = 2,
         timeout: float = 600.0,
     ) -> FrameCache:
-        """Open the cache below `folder`; where it is not there yet, decode in parallel. DataError beyond `max_gb`."""
+        """Open the cache below `folder`; where it is not there yet, decode in parallel. DataError beyond `max_gb`.
+
+        Where it cannot be written, as on a full disk, the OSError names the file and nothing of it stays.
+        """
         paths = sorted(set(paths))
         target = folder / _key(paths, size, backend)
         if (target / "index.json").is_file():
@@ -83,7 +87,8 @@ class FrameCache:
         shutil.rmtree(partial_folder, ignore_errors=True)
         partial_folder.mkdir(parents=True)
         try:
-            _decode_all(paths, size, partial_folder, backend, max_gb, workers, timeout)
+            with _naming(target / "frames.bin"):
+                _decode_all(paths, size, partial_folder, backend, max_gb, workers, timeout)
             try:
                 os.replace(partial_folder, target)
             except OSError:
@@ -92,6 +97,16 @@ class FrameCache:
         finally:
             shutil.rmtree(partial_folder, ignore_errors=True)
         return cls(target)
+
+
+@contextlib.contextmanager
+def _naming(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename is not None:
+            raise
+        raise OSError(error.errno, error.strerror, str(file)) from None  # "No space left on device" names nothing
 
 
 def _key(paths: Sequence[str], size: tuple[int, int], backend: str) -> str:

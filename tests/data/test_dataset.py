@@ -10,7 +10,8 @@
    DataError.
 6. Evaluation clips are spread evenly over the video and come from the right file.
 7. The held-out part is stable, disjoint and independent of where the folder lies.
-8. The cache equals direct decoding, is reused, notices changed files, lists bad ones, and stops at its size limit.
+8. The cache equals direct decoding, is reused, notices changed files, lists bad ones, and stops at its size limit; a
+   full disk is an error that names the cache's file, of which nothing stays.
 """
 
 import os
@@ -234,3 +235,16 @@ def test_the_cache_lists_bad_files_and_keeps_to_its_limit(folder: Path, tmp_path
     with pytest.raises(DataError, match="cache_max_gb"):
         FrameCache.build(paths, (64, 64), tmp_path / "small", max_gb=0.001)
     assert not list((tmp_path / "small").iterdir())
+
+
+def test_a_full_disk_names_the_cache(folder: Path, tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    videos = list_videos(folder)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # the next write beyond it fails, as on a full disk
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*/[0-9a-f]{16}/frames\.bin'$"):
+            FrameCache.build(videos.paths, (32, 32), tmp_path / "cache")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "cache").iterdir()) == []
