@@ -1,10 +1,13 @@
-"""A tiny JEPA and a clip for it: 4 x 2 x 3 tokens, so that no two axes are alike."""
+"""A tiny JEPA and a clip for it: 4 x 2 x 3 tokens, so that no two axes are alike; and a small world to train on."""
+
+from pathlib import Path
 
 import pytest
 import torch
 from tiny import tiny_config
 from torch import Tensor
 
+from data.worlds import WorldConfig, generate
 from jepa import JEPA, Grid
 
 
@@ -23,3 +26,10 @@ def video() -> Tensor:
 def jepa() -> JEPA:
     torch.manual_seed(1)
     return JEPA(tiny_config()).eval()
+
+
+@pytest.fixture(scope="session")
+def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """32 clips of 8 frames, 32x32, written in this process."""
+    config = WorldConfig(str(tmp_path_factory.mktemp("worlds")), clips=32, num_frames=8, size=32, workers=1)
+    return generate(config, progress=False)

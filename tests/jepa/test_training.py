@@ -28,7 +28,6 @@ from torch.utils.data import DataLoader
 
 import jepa.files
 from data.module import ClipDataModule, DataConfig
-from data.worlds import WorldConfig, generate
 from jepa import JEPA, CheckpointError, ConfigError, MaskCollator, MaskConfig
 from jepa.config import load_config
 from jepa.module import JEPAModule, online_probe
@@ -38,13 +37,6 @@ from jepa.training import DataWait, TrainerConfig, auto_precision, build_trainer
 
 TUBES = [MaskConfig(kind="tube", ratio=0.6), MaskConfig(kind="future")]
 OPTIM = OptimConfig(lr=1e-2, start_lr=1e-3, warmup_steps=2, momentum=0.5, final_momentum=0.9, stretch=1.0)
-
-
-@pytest.fixture(scope="session")
-def worlds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """32 clips of 8 frames, 32x32, written in this process."""
-    config = WorldConfig(str(tmp_path_factory.mktemp("worlds")), clips=32, num_frames=8, size=32, workers=1)
-    return generate(config, progress=False)
 
 
 @pytest.fixture(autouse=True)
