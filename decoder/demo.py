@@ -41,7 +41,7 @@ from decoder.report import Command, Film, Page, write_html
 from decoder.stages import Ledger, Stage, claim
 from decoder.train import DecoderTrainConfig, data_settings, train_decoder
 from jepa import JEPA, ConfigError, load_config
-from jepa.diagnostics import effective_rank, feature_std, prediction_errors, skill, verdict
+from jepa.diagnostics import PredictionErrors, assess, observe
 from jepa.files import write_text
 from jepa.probe_run import REPRESENTATIONS, ProbeConfig, probe
 from jepa.train import PretrainConfig, pretrain
@@ -236,28 +236,21 @@ def measure(look: LookConfig) -> dict[str, Any]:
     decode = decode_metrics(
         decoder, source, shown, "forward", clips=look.clips, seeds=look.samples, steps=look.steps, method=look.method
     )
-    return {**predictability(source, videos), "decode": decode}
+    return {**predictability(source.jepa, videos), "decode": decode}
 
 
-def predictability(source: LatentSource, videos: list[Tensor]) -> dict[str, Any]:
+def predictability(jepa: JEPA, videos: list[Tensor]) -> dict[str, Any]:
     """{"skill", "health"} of a JEPA on batches (B, C, T, H, W): the forward task, and the spread of target latents."""
-    tokens, error = [], dict.fromkeys(("predictor", "copy", "mean", "cosine"), 0.0)
-    clips = sum(map(len, videos))
+    tokens, errors, clips = [], [], sum(map(len, videos))
     for video in videos:
-        grid, mask = source.grid(video), source.task_mask("forward", video)
-        errors = prediction_errors(source.jepa.predict(video, mask), source.target(video), mask, grid)
-        for key in error:
-            error[key] += float(getattr(errors, key)) * len(video) / clips
-        raw = source.jepa.target_encoder(video).float()  # before normalisation, which would hide a collapse
-        tokens.append(raw[:, :: max(1, grid.num_tokens // 16)].flatten(0, 1).cpu())
-    latents = torch.cat(tokens)
-    std, rank = float(feature_std(latents)), float(effective_rank(latents))
-    vs_copy, vs_mean = skill(error["predictor"], error["copy"]), skill(error["predictor"], error["mean"])
-    word, sentence = verdict(std, rank, latents.shape[-1], vs_copy, vs_mean)
-    return {
-        "skill": {"vs_copy": vs_copy, "vs_mean": vs_mean, "task": "forward", "clips": clips, "error": error},
-        "health": {"verdict": word, "sentence": sentence, "rank": rank, "std": std},
-    }
+        seen = observe(jepa, video)
+        tokens.append(seen.tokens.cpu())
+        errors.append({key: len(video) / clips * value.cpu() for key, value in vars(seen.errors).items()})
+    error = {key: sum(part[key] for part in errors) for key in errors[0]}
+    found = assess(torch.cat(tokens), PredictionErrors(**error))
+    skill = {"vs_copy": found.skill_vs_copy, "vs_mean": found.skill_vs_mean, "task": "forward", "clips": clips}
+    health = {"verdict": found.verdict, "sentence": found.sentence, "rank": found.rank, "std": found.std}
+    return {"skill": skill | {"error": {key: float(value) for key, value in error.items()}}, "health": health}
 
 
 def draw_pictures(look: LookConfig, index: Path) -> None:

@@ -2,6 +2,9 @@
 
 What does: the spread and effective rank of the target latents, whether predictions point where targets do, and
 whether the predictor beats copying what it saw. `verdict` puts it in words.
+
+    seen = observe(jepa, video)
+    assess(seen.tokens, seen.errors).sentence
 """
 
 from dataclasses import dataclass
@@ -11,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from jepa.grid import Grid, gather_tokens
-from jepa.masks import Mask
+from jepa.jepa import JEPA
+from jepa.masks import Mask, task_mask
 
 
 def feature_std(x: Tensor) -> Tensor:
@@ -84,3 +88,50 @@ def verdict(std: float, rank: float, width: int, vs_copy: float, vs_mean: float)
         return "copying", f"The predictor does not beat copying the last visible latent ({skill_word}). Train longer."
     words = f"{vs_copy:.0%} less error than copying, {vs_mean:.0%} less than the mean latent"
     return "healthy", f"The latents are spread (effective rank {rank:.1f} of {width}) and predictable: {words}."
+
+
+@dataclass(frozen=True)
+class Observed:
+    """A JEPA on a batch: `raw` target latents (B, N, D), before the normalisation, which would hide a collapse; errors
+    of the forward task, None for clips of one tubelet; and `tokens` (n, D), about 16 raw latents of every clip."""
+
+    raw: Tensor
+    errors: PredictionErrors | None
+
+    @property
+    def tokens(self) -> Tensor:
+        return self.raw[:, :: max(1, self.raw.shape[1] // 16)].flatten(0, 1)
+
+
+@torch.no_grad()
+def observe(jepa: JEPA, video: Tensor) -> Observed:
+    """What health is judged by, of a batch (B, C, T, H, W)."""
+    grid = jepa.grid(video)
+    raw = jepa.target_encoder(video).float()  # (B, N, D)
+    if grid.t == 1:
+        return Observed(raw, None)
+    mask = Mask(*(ids.to(video.device) for ids in task_mask("forward", grid, len(video))))
+    h = jepa.normalise(raw) if jepa.config.targets == "latents" else jepa.encode(video)
+    return Observed(raw, prediction_errors(jepa.predict(video, mask), h, mask, grid))
+
+
+@dataclass(frozen=True)
+class Health:
+    """The verdict and what it stands on: see `effective_rank`, `feature_std`, `PredictionErrors`, `skill`."""
+
+    verdict: str
+    sentence: str
+    rank: float
+    std: float
+    error: float
+    cosine: float
+    skill_vs_copy: float
+    skill_vs_mean: float
+
+
+def assess(tokens: Tensor, errors: PredictionErrors) -> Health:
+    """The health of a JEPA whose raw target latents are `tokens` (n, D), and whose predictions have `errors`."""
+    rank, std, error = float(effective_rank(tokens)), float(feature_std(tokens)), float(errors.predictor)
+    vs_copy, vs_mean = skill(error, float(errors.copy)), skill(error, float(errors.mean))
+    word, sentence = verdict(std, rank, tokens.shape[-1], vs_copy, vs_mean)
+    return Health(word, sentence, rank, std, error, float(errors.cosine), vs_copy, vs_mean)

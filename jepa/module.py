@@ -6,15 +6,12 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from sklearn.linear_model import RidgeClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from jepa.diagnostics import effective_rank, feature_std, prediction_errors, skill, verdict
+from jepa.diagnostics import PredictionErrors, assess, effective_rank, feature_std, observe
 from jepa.jepa import JEPA
-from jepa.masks import Mask, task_mask
 from jepa.optim import OptimConfig, adamw, apply_rates, rates
+from jepa.probe import online_probe
 
 
 class JEPAModule(pl.LightningModule):
@@ -52,16 +49,11 @@ class JEPAModule(pl.LightningModule):
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         video = batch["video"]
-        jepa, grid = self.jepa, self.jepa.grid(video)
-        raw = jepa.target_encoder(video).float()  # (B, N, D)
-        h = jepa.normalise(raw) if jepa.config.targets == "latents" else jepa.encode(video)
-        found = {"pooled": raw.unflatten(1, (grid.t, -1)).mean(2).flatten(1), "label": batch["label"]}
-        found["tokens"] = raw[:, :: max(1, grid.num_tokens // 16)].flatten(0, 1)
-        if grid.t > 1:
-            mask = task_mask("forward", grid, len(video))
-            mask = Mask(*(ids.to(video.device) for ids in mask))
-            errors = prediction_errors(jepa.predict(video, mask), h, mask, grid)
-            found |= {key: getattr(errors, key)[None] for key in ("predictor", "copy", "mean", "cosine")}
+        seen = observe(self.jepa, video)
+        moments = seen.raw.unflatten(1, (self.jepa.grid(video).t, -1)).mean(2)  # (B, t, D)
+        found = {"pooled": moments.flatten(1), "label": batch["label"], "tokens": seen.tokens}
+        if seen.errors is not None:
+            found |= {key: value[None] for key, value in vars(seen.errors).items()}
         self._validation.append({key: value.detach().cpu() for key, value in found.items()})
 
     def on_validation_epoch_end(self) -> None:
@@ -70,21 +62,13 @@ class JEPAModule(pl.LightningModule):
         if not parts:
             return
         found = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
-        width = self.jepa.config.encoder.embed_dim
-        values = {"val/rank": float(effective_rank(found["tokens"])), "val/std": float(feature_std(found["tokens"]))}
         if "copy" in found:
-            error = {key: float(found[key].mean()) for key in ("predictor", "copy", "mean", "cosine")}
-            values |= {
-                "val/error": error["predictor"],
-                "val/cosine": error["cosine"],
-                "val/skill_vs_copy": skill(error["predictor"], error["copy"]),
-                "val/skill_vs_mean": skill(error["predictor"], error["mean"]),
-            }
-            word, sentence = verdict(
-                values["val/std"], values["val/rank"], width, values["val/skill_vs_copy"], values["val/skill_vs_mean"]
-            )
-            self.health = {"verdict": word, "sentence": sentence}
-            self.health |= {key.removeprefix("val/"): value for key, value in values.items()}
+            errors = PredictionErrors(**{key: found[key].mean() for key in ("predictor", "copy", "mean", "cosine")})
+            self.health = asdict(assess(found["tokens"], errors))
+            values = {f"val/{key}": value for key, value in self.health.items() if isinstance(value, float)}
+        else:
+            spread = {"val/rank": effective_rank(found["tokens"]), "val/std": feature_std(found["tokens"])}
+            values = {key: float(value) for key, value in spread.items()}
         probed = online_probe(found["pooled"], found["label"])
         # The best checkpoint is chosen by a probe where labels exist, else by effective rank (RankMe), never by loss.
         values["val/choose"] = values["val/rank"] if probed is None else probed
@@ -107,18 +91,3 @@ def gather(parts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
     everyone: list[list[dict[str, Tensor]]] = [[] for _ in range(dist.get_world_size())]
     dist.all_gather_object(everyone, parts)
     return [part for some in everyone for part in some]
-
-
-def online_probe(features: Tensor, labels: Tensor) -> float | None:
-    """Accuracy of a ridge classifier fitted on a fixed random half of the clips (n, D) and tested on the other.
-
-    None where fewer than 8 clips have labels, or the fitted half knows only one class.
-    """
-    known = labels >= 0
-    order = torch.randperm(int(known.sum()), generator=torch.Generator().manual_seed(0))
-    x, y = features[known][order].numpy(), labels[known][order].numpy()
-    half = len(y) // 2
-    if len(y) < 8 or len(set(y[:half])) < 2:
-        return None
-    model = make_pipeline(StandardScaler(), RidgeClassifier(alpha=100.0)).fit(x[:half], y[:half])
-    return float(model.score(x[half:], y[half:]))

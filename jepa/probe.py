@@ -5,6 +5,8 @@ linear      logistic regression on tokens averaged over space and kept over time
 attentive   one learned query that attends over all tokens, then a linear layer (V-JEPA's probe without its blocks)
 knn         20 nearest neighbours by cosine, on the same pooled features
 
+`online_probe` is the quick one that chooses the best checkpoint while a JEPA trains.
+
 Every representation, trained or not, is treated exactly alike.
 """
 
@@ -17,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from scipy.stats import binomtest
 from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.metrics import f1_score
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
@@ -89,6 +91,21 @@ def subset(y: np.ndarray, fraction: float, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     rows = [rng.permutation(np.flatnonzero(y == c))[: max(2, round(fraction * (y == c).sum()))] for c in np.unique(y)]
     return np.sort(np.concatenate(rows))
+
+
+def online_probe(features: Tensor, labels: Tensor) -> float | None:
+    """Accuracy of a ridge classifier fitted on a fixed random half of the clips (n, D) and tested on the other.
+
+    None where fewer than 8 clips have labels, or the fitted half knows only one class.
+    """
+    known = labels >= 0
+    order = torch.randperm(int(known.sum()), generator=torch.Generator().manual_seed(0))
+    x, y = features[known][order].numpy(), labels[known][order].numpy()
+    half = len(y) // 2
+    if len(y) < 8 or len(set(y[:half])) < 2:
+        return None
+    model = make_pipeline(StandardScaler(), RidgeClassifier(alpha=100.0)).fit(x[:half], y[:half])
+    return float(model.score(x[half:], y[half:]))
 
 
 def _linear(train: Features, y: np.ndarray, test: Features, seed: int) -> np.ndarray:

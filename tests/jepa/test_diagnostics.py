@@ -4,6 +4,8 @@
 - the copy baseline copies the nearest visible moment of the same place, and another place only where there is none.
 - errors, cosine and skill have their closed forms on latents where they can be computed by hand.
 - the verdict says collapsed, narrow, untrained, copying or healthy, in that order of seriousness.
+- what is observed of a batch are raw latents and the errors of the forward task, without pictures of a single moment;
+  the health of a JEPA is put together from them.
 - SIGReg is about zero for normal tokens and larger for scaled, shifted, discrete or collapsed ones, and has its closed
   form for tokens that are all one; VICReg has its closed form and is zero for whitened tokens.
 """
@@ -12,8 +14,18 @@ import numpy as np
 import pytest
 import torch
 
-from jepa import Grid, Mask, task_mask
-from jepa.diagnostics import copy_ids, effective_rank, feature_std, prediction_errors, skill, verdict
+from jepa import JEPA, Grid, Mask, task_mask
+from jepa.diagnostics import (
+    PredictionErrors,
+    assess,
+    copy_ids,
+    effective_rank,
+    feature_std,
+    observe,
+    prediction_errors,
+    skill,
+    verdict,
+)
 from jepa.regularisers import sigreg, vicreg
 
 
@@ -84,6 +96,30 @@ def test_the_verdict(values: tuple[float, float, float, float], word: str) -> No
     assert found == word and sentence.endswith(".")
     if word == "healthy":
         assert "60.0 of 128" in sentence and "30%" in sentence and "50%" in sentence
+
+
+def test_what_is_observed_of_a_batch(jepa: JEPA, video: torch.Tensor) -> None:
+    jepa.target_encoder.norm.weight.data.fill_(3)  # so that raw latents and normalised ones differ
+    seen, mask = observe(jepa, video), task_mask("forward", jepa.grid(video), len(video))
+    torch.testing.assert_close(seen.raw, jepa.target_encoder(video))
+    expected = prediction_errors(jepa.predict(video, mask), jepa.encode(video), mask, jepa.grid(video))
+    assert seen.errors is not None
+    for name, value in vars(expected).items():
+        torch.testing.assert_close(getattr(seen.errors, name), value)
+    assert seen.tokens.shape == (3 * 24, 24), "24 tokens a clip, all of them"
+    assert observe(jepa, video.repeat(1, 1, 4, 1, 1)).tokens.shape == (3 * 16, 24), "96 tokens, every sixth"
+    assert observe(jepa, video[:, :, :2]).errors is None
+
+
+def test_health_is_put_together() -> None:
+    tokens = tokens_with_spectrum(5, 5, 5, 5, 5, 5, 5, 5)
+    errors = PredictionErrors(*map(torch.tensor, (0.3, 0.4, 0.6, 0.9)))
+    found = assess(tokens, errors)
+    assert (found.rank, found.std) == pytest.approx((8, float(feature_std(tokens))), rel=1e-3)
+    assert (found.error, found.cosine) == pytest.approx((0.3, 0.9))
+    assert (found.skill_vs_copy, found.skill_vs_mean) == pytest.approx((0.25, 0.5), rel=1e-5)
+    assert (found.verdict, found.sentence) == verdict(found.std, found.rank, 8, 0.25, 0.5)
+    assert found.verdict == "healthy"
 
 
 def test_sigreg_knows_a_normal_distribution() -> None:

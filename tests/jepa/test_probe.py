@@ -3,6 +3,7 @@
 - each probe finds what is there to be found and nothing where nothing is; the interval is Wilson's.
 - pooling is over space alone, so that what changes in time can be told; the attentive probe finds a single token.
 - few labels, one row of a class, and test labels never seen in training are no obstacle.
+- the online probe is fitted on one half and scored on the other, and says nothing where there is nothing to say.
 - `jepa probe` treats trained, random and pixel features alike, keeps rows and labels together, computes features once,
   and refuses videos that cannot be read instead of putting another's features in their place.
 """
@@ -19,7 +20,7 @@ from data.errors import DataError
 from data.writer import write_video
 from jepa import JEPA, ConfigError
 from jepa.config import load_config
-from jepa.probe import PROBES, Features, pixel_tokens, run_probe, subset
+from jepa.probe import PROBES, Features, online_probe, pixel_tokens, run_probe, subset
 from jepa.probe_run import ProbeConfig, probe
 
 
@@ -37,6 +38,17 @@ def test_a_probe_finds_what_is_there_and_nothing_else(kind: str) -> None:
     assert found.accuracy > 0.9 and found.clips == 200 and found.macro_f1 > 0.9
     blind = run_probe(kind, features(240, y, 0.0), y, features(200, y_test, 0.0, seed=1), y_test)
     assert blind.ci95[0] < 0.25 < blind.ci95[1] and blind.accuracy < 0.4
+
+
+def test_the_online_probe_is_fair() -> None:
+    labels = torch.arange(40) // 2 % 2  # 0 0 1 1 0 0 1 1: both halves hold both classes
+    features = torch.randn(40, 6)
+    assert online_probe(features + 20 * labels[:, None], labels) == 1.0
+    assert online_probe(features, labels - 2) is None, "no labels"
+    assert online_probe(features[:6], labels[:6]) is None, "too few"
+    mixed = torch.where(torch.arange(40) < 20, labels, -1)
+    spoiled = features + 20 * labels[:, None] + torch.where(mixed < 0, 1e6, 0)[:, None]
+    assert online_probe(spoiled, mixed) == 1.0, "clips without a label do not count"
 
 
 def test_the_interval_is_wilsons() -> None:
