@@ -9,7 +9,6 @@ Notable:
 - Test clips meet nothing that learns or chooses: training and the choice of the best checkpoint use train and val.
 """
 
-import csv
 import json
 import shlex
 import time
@@ -19,36 +18,21 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
-from torch import Tensor
-from torch.utils.data import DataLoader, Subset
-from tqdm import tqdm
-
-from data.dataset import list_videos
-from data.module import make_dataset
-from data.reader import open_video
 from data.transforms import frame_size
 from data.worlds import WorldConfig, generate
-from data.writer import write_video
-from decoder.decoder import Decoder
-from decoder.films import frame_by_frame, moments, png, side_by_side
 from decoder.findings import duration, summary
-from decoder.latents import LatentSource
+from decoder.look import FPS, LookConfig, draw_pictures, measure, read_rows
 from decoder.machine import commit, environment
-from decoder.metrics import decode_metrics
-from decoder.render import RenderConfig, draw_task, read_clip
 from decoder.report import Command, Film, Page, write_html
 from decoder.stages import Ledger, Stage, claim
 from decoder.train import DecoderTrainConfig, data_settings, train_decoder
-from jepa import JEPA, ConfigError, load_config
-from jepa.diagnostics import PredictionErrors, assess, observe
+from jepa import ConfigError, load_config
 from jepa.files import write_text
 from jepa.probe_run import REPRESENTATIONS, ProbeConfig, probe
 from jepa.train import PretrainConfig, pretrain
-from jepa.training import pick_device, read_history
+from jepa.training import read_history
 
 PROBED = ("motion", "appearance")  # tasks of the probe that the page is written for
-FPS = 4  # of the films on the page
 
 
 @dataclass
@@ -76,27 +60,6 @@ class DemoConfig:
     seed: int | None = None
     workers: int | None = None
     progress: bool = True
-
-
-@dataclass
-class LookConfig:
-    """What is measured and drawn of the trained pair, on test clips of `worlds`."""
-
-    jepa: str
-    decoder: str
-    worlds: str
-    clips: int
-    samples: int
-    steps: int
-    method: str
-    tasks: list[str]
-    progress: bool
-
-    def pair(self) -> tuple[LatentSource, Decoder, torch.device]:
-        device = pick_device()
-        source, decoder = LatentSource(JEPA.load(self.jepa)).to(device), Decoder.load(self.decoder).to(device)
-        decoder.check_source(source)
-        return source, decoder, device
 
 
 def demo(config: DemoConfig) -> Path:
@@ -220,83 +183,6 @@ def _resuming(run: Callable[[Any], object], config: Any) -> Callable[[], object]
     return lambda: run(replace(config, resume=(Path(config.out) / "last.ckpt").is_file()))
 
 
-# ---------------------------------------------------------------------- the two stages that have no command
-
-
-@torch.no_grad()
-def measure(look: LookConfig) -> dict[str, Any]:
-    """`predictability` and, under "decode", `decode_metrics` of the first test clips, forward task."""
-    source, decoder, device = look.pair()
-    data = data_settings(look.jepa, {})
-    dataset = make_dataset(data, list_videos(f"{look.worlds}/test.csv", data.labels, data.label_column))
-    first = Subset(dataset, range(min(look.clips, len(dataset))))
-    loader = DataLoader(first, data.batch_size, num_workers=data.workers)
-    videos = [batch["video"].to(device) for batch in tqdm(loader, desc="reading", disable=not look.progress)]
-    shown = tqdm(videos, desc="drawing", disable=not look.progress)
-    decode = decode_metrics(
-        decoder, source, shown, "forward", clips=look.clips, seeds=look.samples, steps=look.steps, method=look.method
-    )
-    return {**predictability(source.jepa, videos), "decode": decode}
-
-
-def predictability(jepa: JEPA, videos: list[Tensor]) -> dict[str, Any]:
-    """{"skill", "health"} of a JEPA on batches (B, C, T, H, W): the forward task, and the spread of target latents."""
-    tokens, errors, clips = [], [], sum(map(len, videos))
-    for video in videos:
-        seen = observe(jepa, video)
-        tokens.append(seen.tokens.cpu())
-        errors.append({key: len(video) / clips * value.cpu() for key, value in vars(seen.errors).items()})
-    error = {key: sum(part[key] for part in errors) for key in errors[0]}
-    found = assess(torch.cat(tokens), PredictionErrors(**error))
-    skill = {"vs_copy": found.skill_vs_copy, "vs_mean": found.skill_vs_mean, "task": "forward", "clips": clips}
-    health = {"verdict": found.verdict, "sentence": found.sentence, "rank": found.rank, "std": found.std}
-    return {"skill": skill | {"error": {key: float(value) for key, value in error.items()}}, "health": health}
-
-
-def draw_pictures(look: LookConfig, index: Path) -> None:
-    """Films of test clips, one of them frame by frame, and moments of training clips; `index` is written last."""
-    source, decoder, device = look.pair()
-    worlds, folder = Path(look.worlds), index.parent
-    chosen = list(zip(look.tasks, one_of_each(worlds / "test.csv"), strict=False))
-    strip_of = next((i for i, (_, row) in enumerate(chosen) if row["label"] != "still"), 0)
-    films: list[dict[str, Any]] = []
-    titles: list[list[str]] = []
-    for number, (task, row) in enumerate(tqdm(chosen, desc="drawing", disable=not look.progress)):
-        video = str(worlds / row["path"])
-        clip = read_clip(RenderConfig(look.jepa, look.decoder, video, task), decoder)[0].to(device)
-        seeds = range(look.samples)
-        drawing = draw_task(source, decoder, clip, task, seeds=seeds, steps=look.steps, method=look.method)
-        panels = drawing.panels()
-        titles.append([panel.title for panel in panels])
-        film = write_video(folder / f"{number}_{task}_{row['label']}.mp4", side_by_side(panels), FPS, crf=10)
-        films.append({"task": task, "caption": row["caption"], "file": film.name, "frames": len(panels[0].frames)})
-        if number == strip_of:
-            (folder / "strip.png").write_bytes(png(frame_by_frame(panels)))
-    samples = []
-    for row in one_of_each(worlds / "train.csv"):
-        scene = open_video(worlds / row["path"])
-        name = f"sample_{row['label']}.png"
-        (folder / name).write_bytes(png(moments(scene.frames(range(len(scene))))))
-        samples.append({"caption": row["caption"], "file": name})
-    # One heading for all films: a remark in which they differ (the task, under the context) is left to the captions.
-    columns = [column[0] if len(set(column)) == 1 else column[0].split("\n")[0] for column in zip(*titles, strict=True)]
-    found = {"columns": columns, "films": films, "strip_of": strip_of, "samples": samples}
-    write_text(index, json.dumps(found, indent=2) + "\n")
-
-
-def one_of_each(table: Path) -> list[dict[str, str]]:
-    """The first row of every label of a table, in the order of the table."""
-    seen: dict[str, dict[str, str]] = {}
-    for row in _rows(table):
-        seen.setdefault(row["label"], row)
-    return list(seen.values())
-
-
-def _rows(table: Path) -> list[dict[str, str]]:
-    with table.open(newline="") as lines:
-        return list(csv.DictReader(lines))
-
-
 # ---------------------------------------------------------------------- what was found
 
 
@@ -305,7 +191,7 @@ def gather(config: DemoConfig, stages: list[Stage]) -> dict[str, Any]:
     settings = {stage.name: stage.config for stage in stages}
     read = {stage.name: json.loads(stage.result.read_text()) for stage in stages}
     world, first, asked, second = (settings[name] for name in ("worlds", "pretrain", "probe", "decoder"))
-    rows = {split: _rows(Path(world.out) / f"{split}.csv") for split in ("train", "val", "test")}
+    rows = {split: read_rows(Path(world.out) / f"{split}.csv") for split in ("train", "val", "test")}
     linear: dict[str, dict[str, Any]] = {}
     for task in (task for task in asked.tasks if task.name in PROBED):
         answers = Counter(row[task.column] for row in rows["test"])

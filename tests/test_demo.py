@@ -20,7 +20,8 @@ import pytest
 
 from data import open_video
 from data.worlds import WorldConfig
-from decoder.demo import DemoConfig, demo, go_on, one_of_each, plan
+from decoder.demo import DemoConfig, demo, go_on, plan
+from decoder.look import one_of_each
 from decoder.module import DecoderModule
 from decoder.render import RenderConfig
 from decoder.train import DecoderTrainConfig

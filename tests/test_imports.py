@@ -23,6 +23,7 @@ ROOTS = {
     "decoder.train_opponents",
     "decoder.render",
     "decoder.surprise_run",
+    "decoder.look",
     "decoder.demo",
 }
 MAY_IMPORT = {"data": {"data"}, "jepa": {"jepa"}, "decoder": {"decoder", "jepa"}}
