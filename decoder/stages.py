@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from jepa import ConfigError
+from jepa.config import differences
 from jepa.files import write_text
 
-IRRELEVANT = ("resume", "progress", "workers")  # settings that may change between two starts of a job
+IRRELEVANT = ("*.resume", "*.progress", "*.workers")  # settings that may change between two starts of a job
 
 
 @dataclass(frozen=True)
@@ -82,23 +83,10 @@ def _last_sign(folder: Path, otherwise: float) -> float:
 def claim(out: Path, stages: list[Stage]) -> None:
     """Write the settings of all stages to `out/plan.json`; ConfigError where that holds others."""
     file = out / "plan.json"
-    wanted = json.loads(json.dumps({stage.name: _relevant(asdict(stage.config)) for stage in stages}))
+    wanted = json.loads(json.dumps({stage.name: asdict(stage.config) for stage in stages}))
     if file.is_file():
-        before, now = _flat(json.loads(file.read_text())), _flat(wanted)
-        other = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+        other = sorted(differences(json.loads(file.read_text()), wanted, IRRELEVANT))
         if other:
             keys = ", ".join(other[:4]) + (f" and {len(other) - 4} more" if len(other) > 4 else "")
             raise ConfigError(f"{out} was made with other settings ({keys}): delete it, or give another out=")
     write_text(file, json.dumps(wanted, indent=2) + "\n")
-
-
-def _relevant(settings: dict[str, Any]) -> dict[str, Any]:
-    kept = {key: value for key, value in settings.items() if key not in IRRELEVANT}
-    return {key: _relevant(value) if isinstance(value, dict) else value for key, value in kept.items()}
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in settings.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}": value}
-    return flat

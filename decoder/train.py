@@ -27,7 +27,8 @@ from jepa.config import ConfigError, load_config
 from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
-from jepa.training import DataWait, TrainerConfig, build_trainer, check_run, fit
+from jepa.resuming import check_run
+from jepa.training import DataWait, TrainerConfig, build_trainer, fit
 
 
 @dataclass
@@ -35,7 +36,7 @@ class DecoderTrainConfig:
     """Everything `jepa train-decoder` reads.
 
     jepa            best.ckpt of a run, or the folder of a shared model.
-    resume          go on from `out/last.ckpt`.
+    resume          go on from `out/last.ckpt`, with the settings of that run (see `jepa.resuming.MAY_CHANGE`).
     data            any keys of a run's `data`; the others are taken from the config.yaml beside the JEPA's checkpoint.
     latent_clips    training clips over which latents are normalised.
     condition_dim   width of the denoiser's condition; 0: that of a latent. Wider makes room for an equal opponent.

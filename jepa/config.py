@@ -6,7 +6,9 @@ Nothing is read with `.get`: what is not declared here, or in the schema of an e
 
 import dataclasses
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
@@ -120,6 +122,27 @@ def load_config(schema: type[Schema], path: str | Path | None = None, overrides:
 def save_config(config: object, path: str | Path) -> None:
     """Write a config instance as YAML that `load_config` reads back to an equal one."""
     write_text(path, OmegaConf.to_yaml(OmegaConf.structured(config)))
+
+
+def differences(before: object, now: object, ignore: Sequence[str] = ()) -> dict[str, tuple[object, object]]:
+    """{dotted key: (before, now)} where two nested tables of settings differ; None stands for what is not there.
+
+    Keys that match a pattern of `ignore` (as file names do: data.cache*) may differ.
+    """
+    one, other = _flat("", before), _flat("", now)
+    keys = (key for key in {**one, **other} if not any(fnmatchcase(key, pattern) for pattern in ignore))
+    return {key: (one.get(key), other.get(key)) for key in keys if one.get(key) != other.get(key)}
+
+
+def _flat(key: str, value: object) -> dict[str, object]:
+    """{"a.b": 1, "c[0].d": 2} of {"a": {"b": 1}, "c": [{"d": 2}]}; a list of plain values is a value."""
+    if isinstance(value, dict) and (value or not key):
+        parts = {f"{key}.{name}".lstrip("."): part for name, part in value.items()}
+    elif isinstance(value, list) and any(isinstance(part, dict) for part in value):
+        parts = {f"{key}[{place}]": part for place, part in enumerate(value)}
+    else:
+        return {key: value}
+    return {name: leaf for inner, part in parts.items() for name, leaf in _flat(inner, part).items()}
 
 
 def _merge(schema: type, base: Any, extra: Any, source: str) -> Any:

@@ -18,14 +18,16 @@ from jepa.jepa import JEPA
 from jepa.masks import MaskCollator, MaskConfig, sample_mask
 from jepa.module import JEPAModule
 from jepa.optim import OptimConfig
-from jepa.training import DataWait, TrainerConfig, build_trainer, check_run, fit
+from jepa.resuming import check_run
+from jepa.training import DataWait, TrainerConfig, build_trainer, fit
 
 
 @dataclass
 class PretrainConfig:
     """Everything `jepa pretrain` reads.
 
-    resume          go on from `out/last.ckpt`, exactly where it stopped.
+    resume          go on from `out/last.ckpt`, exactly where it stopped and with its settings (those of
+                    jepa.resuming.MAY_CHANGE may differ, such as data.workers and trainer.max_steps).
     init_from       start from the weights of another run or folder (a new run, step 0).
     teacher         a frozen target encoder from another run or folder; no moving average (SALT, arXiv 2509.24317).
     masks_per_step  how many of `masks` a step trains on, drawn at random; null: all of them.

@@ -1,4 +1,4 @@
-"""What every training run of the project shares: the trainer, its checkpoints, resuming, and the time spent waiting."""
+"""What every training run of the project shares: the trainer, its checkpoints, and the time spent waiting."""
 
 import io
 import math
@@ -18,12 +18,15 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 from jepa.checkpoints import check_fit, read_checkpoint
 from jepa.config import ConfigError, choose, save_config
 from jepa.files import replacing
+from jepa.resuming import check_run, check_settings
 
 
 @dataclass
 class TrainerConfig:
     """Passed to Lightning's Trainer: one CPU, one GPU, many nodes under SLURM, by the same keys.
 
+    max_steps   optimizer steps, over which the schedules stretch: a run that is resumed with more of them goes on as a
+                run of that length would, with its learning rate, not as the shorter run ended.
     precision   auto: bf16-mixed on hardware that multiplies bf16 natively, else 32.
     threads     of torch on a CPU; 0 leaves torch's choice.
     """
@@ -200,15 +203,6 @@ def _build(config: TrainerConfig, out: Path, monitor: str, callbacks: list[Callb
     )
 
 
-def check_run(out: str | Path, resume: bool) -> None:
-    """ConfigError where there is no run to go on with, or where another would be written over."""
-    last = Path(out) / "last.ckpt"
-    if resume and not last.is_file():
-        raise ConfigError(f"resume=true, but there is no {last} to go on from")
-    if not resume and last.exists():
-        raise ConfigError(f"{out} already holds a run: add resume=true to go on with it, or give another out=")
-
-
 def fit(
     trainer: pl.Trainer,
     module: pl.LightningModule,
@@ -219,12 +213,14 @@ def fit(
 ) -> None:
     """Train; with `resume`, go on from `out/last.ckpt`. Writes `settings` (a config) to `out/config.yaml` first.
 
-    An interrupted run has saved `last.ckpt` and raises KeyboardInterrupt. Raises ConfigError as `check_run`, and
-    CheckpointError where `last.ckpt` cannot be read or is of another architecture; nothing is written then.
+    An interrupted run has saved `last.ckpt` and raises KeyboardInterrupt. Raises ConfigError as `check_run` and
+    `check_settings`, and CheckpointError where `last.ckpt` cannot be read or is of another architecture; nothing is
+    written then.
     """
     check_run(out, resume)
     last = Path(out) / "last.ckpt"
     if resume:
+        check_settings(settings, Path(out) / "config.yaml")
         check_fit(module, read_checkpoint(last).get("state_dict", {}), last)
     if trainer.is_global_zero:
         save_config(settings, Path(out) / "config.yaml")

@@ -157,8 +157,12 @@ def test_checkpoints_that_do_not_fit(jepa_command: Run, tmp_path: Path) -> None:
     assert pretrain(jepa_command, folder, run)[0] == 0
     kept = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     deeper = pretrain(jepa_command, folder, run, "model.encoder.depth=2", "resume=true")
+    refused(deeper, run / "config.yaml", "model.encoder.depth was 1 and is 2", "another out=")
+    (run / "config.yaml").rename(tmp_path / "config.yaml")
+    deeper = pretrain(jepa_command, folder, run, "model.encoder.depth=2", "resume=true")
     said = refused(deeper, run / "last.ckpt", "another architecture")
     assert "missing jepa.context_encoder.blocks.1" in said
+    (tmp_path / "config.yaml").rename(run / "config.yaml")
     refused(pretrain(jepa_command, folder, run), run, "already holds a run", "resume=true")
     assert {name: (run / name).read_bytes() for name in kept} == kept, "a refused run changes nothing"
     other = torch.load(run / "best.ckpt", weights_only=True) | {"kind": "decoder"}

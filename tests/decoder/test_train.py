@@ -4,7 +4,8 @@
 knows its
    clip and its JEPA, and has the statistics of the training latents; curves and pictures are logged. The JEPA is
    unchanged, and is not in the checkpoint.
-2. A run that is interrupted and resumed ends with the weights of the uninterrupted one, moving average included.
+2. A run that is interrupted and resumed ends with the weights of the uninterrupted one, moving average included;
+   with other settings it is refused.
 3. The moving average has its closed form, once per optimizer step under accumulation.
 4. Data settings are the JEPA run's, with the chosen keys replaced; unknown keys and sizes that do not divide are
 refused by name. 5. A training batch is split between target and predicted latents as configured, and draws are a
@@ -117,6 +118,9 @@ def test_resumed_equals_uninterrupted(
     assert same(straight, Decoder.load(train_decoder(resume)))
     assert OmegaConf.load(tmp_path / "broken" / "config.yaml").resume is False  # or who starts from it starts nothing
     assert same(straight, Decoder.load(train_decoder(resume)))  # complete already: nothing is trained, nothing is lost
+    resume.optim.lr, resume.data["flip"], resume.data["workers"] = 0.5, False, 1
+    with pytest.raises(ConfigError, match=r"\(data\.flip was True and is False; optim\.lr was 0\.001 and is 0\.5\)"):
+        train_decoder(resume)
 
 
 def test_the_moving_average_has_its_closed_form() -> None:

@@ -5,6 +5,7 @@
 - a wrong type, a missing or broken file, a word without `=`, a value that must be given, a reference to nothing:
   one sentence that names the key or the file.
 - what `save_config` wrote loads back equal, and is written whole or not at all.
+- differences of two settings are named by key and place, with both values, but for those that may differ.
 - asking for the settings does not import torch, so that the command answers at once.
 """
 
@@ -15,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from jepa.config import ConfigError, EncoderConfig, JEPAConfig, choose, load_config, save_config
+from jepa.config import ConfigError, EncoderConfig, JEPAConfig, choose, differences, load_config, save_config
 
 
 @dataclass
@@ -134,3 +135,19 @@ def test_choose_names_the_nearest() -> None:
 def test_settings_do_not_import_torch() -> None:
     code = "import sys, jepa, jepa.cli, jepa.config; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_differences_are_named() -> None:
+    before = {"a": 1, "b": {"c": [1, 2], "cache": True, "cache_dir": ""}, "masks": [{"kind": "tube", "ratio": 0.5}]}
+    now = {
+        "a": 1.0,
+        "b": {"c": [1, 3], "cache": False, "cache_dir": "x"},
+        "masks": [{"kind": "tube", "ratio": 0.6}],
+    }
+    found = {"b.c": ([1, 2], [1, 3]), "b.cache": (True, False), "b.cache_dir": ("", "x"), "masks[0].ratio": (0.5, 0.6)}
+    assert differences(before, now) == found
+    assert differences(before, now, ("b.cache*", "masks*")) == {"b.c": ([1, 2], [1, 3])}
+    assert differences(before, before) == differences(now, now) == {}
+    more = {"masks": [*before["masks"], {"kind": "future"}], "new": None}  # type: ignore[misc]
+    assert differences({"masks": before["masks"]}, more) == {"masks[1].kind": (None, "future")}
+    assert differences(more, {"masks": before["masks"]}) == {"masks[1].kind": ("future", None)}

@@ -1,0 +1,46 @@
+"""May a run go on here? Whether `out` holds one, and whether it was one with these settings.
+
+What may change between two starts is where a run takes place, how fast, how much it says, and how long it is to last:
+`MAY_CHANGE`. Anything else would make another run of it, which nobody could repeat.
+"""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from jepa.config import ConfigError, differences, load_config
+
+_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "threads", "progress", "log_every")
+MAY_CHANGE = (
+    *("out", "resume", "data.workers", "data.prefetch", "data.backend", "data.cache*"),
+    *(f"trainer.{key}" for key in (*_TRAINER, "val_batches", "max_steps")),
+)
+
+
+def check_run(out: str | Path, resume: bool) -> None:
+    """ConfigError where there is no run to go on with, or where another would be written over."""
+    last = Path(out) / "last.ckpt"
+    if resume and not last.is_file():
+        raise ConfigError(f"resume=true, but there is no {last} to go on from")
+    if not resume and last.exists():
+        raise ConfigError(f"{out} already holds a run: add resume=true to go on with it, or give another out=")
+
+
+def check_settings(settings: Any, stored: Path) -> None:
+    """ConfigError naming what differs between a config and the one in the YAML file `stored`, where it exists.
+
+    `trainer.max_steps` may differ, with a note: the schedules stretch over it.
+    """
+    if not stored.is_file():
+        return
+    before, now = asdict(load_config(type(settings), stored)), asdict(settings)
+    refused = [f"{key} was {a!r} and is {b!r}" for key, (a, b) in differences(before, now, MAY_CHANGE).items()]
+    if refused:
+        more = f"; and {len(refused) - 4} more" if len(refused) > 4 else ""
+        raise ConfigError(
+            f"resume=true with other settings than those of {stored} ({'; '.join(refused[:4])}{more}): "
+            "give them as they were, or another out="
+        )
+    steps = differences(before, now).get("trainer.max_steps")
+    if steps:
+        print(f"trainer.max_steps was {steps[0]} and is {steps[1]}: the schedules are now those of {steps[1]} steps")
