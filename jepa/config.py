@@ -44,7 +44,10 @@ class EncoderConfig:
 
 @dataclass
 class PredictorConfig:
-    """Narrow transformer; its positions follow the encoder's. One learned mask token for each kind of mask, or 1."""
+    """Narrow transformer; its positions follow the encoder's.
+
+    num_mask_tokens     learned: 1, or one for each entry of a run's `masks`. Tasks are predicted with the first.
+    """
 
     embed_dim: int = 192
     depth: int = 6

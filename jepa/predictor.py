@@ -33,7 +33,8 @@ class Predictor(nn.Module):
         """Latents (B, K, D) at `context_ids` -> predictions at the targets (B, M, target_dim) and, from the same
         pass, at the context places (B, K, target_dim), which only the optional context loss uses."""
         x = self.predictor_embed(context)  # (B, K, d)
-        mask_token = self.mask_tokens[mask_index % len(self.mask_tokens)].to(x.dtype)
+        # Out of all of them: a token that a step leaves out gets a gradient of zero, where DDP would miss one.
+        mask_token = torch.cat([*self.mask_tokens])[mask_index % len(self.mask_tokens)].to(x.dtype)  # (1, d)
         x = torch.cat([x, mask_token.expand(*target_ids.shape, -1)], dim=1)  # (B, K + M, d)
         ids = torch.cat([context_ids, target_ids], dim=1)
         x = x + self.positions.table(grid, ids)

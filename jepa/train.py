@@ -57,6 +57,7 @@ def pretrain(config: PretrainConfig) -> Path:
     out = Path(config.out)
     check_run(out, config.resume)
     pl.seed_everything(config.seed, workers=True, verbose=False)
+    check_mask_tokens(config.model.predictor.num_mask_tokens, config.masks)
     jepa = build_jepa(config)
     tubelet, patch = config.model.encoder.tubelet_size, config.model.encoder.patch_size
     grid = token_grid((config.data.num_frames, *frame_size(config.data.size)), tubelet, patch)
@@ -83,6 +84,21 @@ def pretrain(config: PretrainConfig) -> Path:
             print(f"health: {module.health['verdict']}. {module.health['sentence']}")
     best = out / "best.ckpt"
     return best if best.is_file() else out / "last.ckpt"
+
+
+def check_mask_tokens(count: int, masks: list[MaskConfig]) -> None:
+    """ConfigError unless there is one mask token for all `masks`, or one for each and the first knows the future.
+
+    Tasks are predicted with the first token, which must not be the one that never met a future where another did.
+    """
+    if count != 1 and count < len(masks):
+        raise ConfigError(f"model.predictor.num_mask_tokens is {count}: give 1, or one for each of {len(masks)} masks")
+    kinds = [mask.kind for mask in masks]
+    if count > 1 and "future" in kinds[1:] and kinds[0] != "future":
+        raise ConfigError(
+            f"model.predictor.num_mask_tokens is {count}, and tasks are predicted with the token of the first of "
+            f"masks, which is a {kinds[0]} mask: put a future mask first"
+        )
 
 
 def build_jepa(config: PretrainConfig) -> JEPA:

@@ -2,7 +2,8 @@
 
 - two processes train as one that accumulates two micro-batches does: the stream hands both the same clips in the same
   groups, so that masks, which are drawn for a group, are the same too, of whatever kind and however they are truncated.
-  Weights of both encoders and of the predictor agree. One process alone on half of the clips ends elsewhere.
+  Weights of both encoders and of the predictor agree, also where a step leaves out a mask token. One process alone on
+  half of the clips ends elsewhere.
 - what is logged as train/loss is the loss of the first process; spread, rank and error of the validation are those of
   the clips of all processes.
 
@@ -37,8 +38,8 @@ def words(worlds: Path, out: Path, *more: str) -> list[str]:
         f"data.val={worlds / 'train.csv'}",
         "data={num_frames: 8, size: [32, 32], batch_size: 2, workers: 0}",
         "model.encoder={embed_dim: 24, depth: 2, num_heads: 2, patch_size: 8}",
-        "model.predictor={embed_dim: 12, depth: 1, num_heads: 2}",
-        "masks=[{kind: block, num_blocks: 2, spatial_scale: 0.3}, {kind: future}]",
+        "model.predictor={embed_dim: 12, depth: 1, num_heads: 2, num_mask_tokens: 2}",
+        "masks=[{kind: future}, {kind: block, num_blocks: 2, spatial_scale: 0.3}]",
         "masks_per_step=1",
         "optim={lr: 3e-4, start_lr: 3e-4, warmup_steps: 1, momentum: 0.5}",
         f"trainer={{max_steps: {STEPS}, val_every: {STEPS}, log_every: 1, progress: false}}",

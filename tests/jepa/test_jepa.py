@@ -215,9 +215,13 @@ def test_a_mask_token_for_each_kind_of_mask(video: Tensor) -> None:
     jepa, mask = JEPA(config).eval(), mask_named("tube")
     with torch.no_grad():
         first, second, third = (jepa.predict(video, mask, index) for index in range(3))
+        assert torch.equal(first, jepa.predict(video, mask)), "tasks are predicted with the first"
         losses = [jepa(video, [mask], kinds).prediction for kinds in (None, [0], [1])]
     assert not torch.equal(first, second) and torch.equal(first, third), "and around again"
     assert losses[0] == losses[1] != losses[2], "the loss uses the token of the mask's kind"
+    jepa(video, [mask], [1]).total.backward()
+    unused, used = (token.grad for token in jepa.predictor.mask_tokens)
+    assert unused is not None and unused.eq(0).all() and used.ne(0).any(), "else DDP would wait for the first"
 
 
 def test_unknown_choices_are_refused() -> None:
