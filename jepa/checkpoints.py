@@ -66,11 +66,12 @@ def save_shared(model: nn.Module, config: object, folder: str | Path) -> None:
     """Write `config.json` and `model.safetensors` into `folder`; each file appears whole or not at all."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     settings = asdict(cast(Any, config)) if is_dataclass(config) else config
+    # The config first: the hub's mixin has just removed the one that was there, and weights take their time.
+    write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")
+    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
     with replacing(folder / WEIGHTS) as part:
         save_file(state, part)
-    write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")
 
 
 def load_shared(cls: type[Model], schema: type, model_id: str, options: dict[str, Any] | None = None) -> Model:
