@@ -159,7 +159,7 @@ def test_pixel_targets_are_the_hidden_patches_and_reach_the_predictor_alone(vide
     torch.testing.assert_close(loss.total, F.l1_loss(z, gather_tokens(h, mask.target_ids)))
     plain = JEPA(tiny_config(targets="pixels", target_norm="none"))
     assert torch.equal(plain.encode(video), patches)
-    with pytest.raises(ConfigError, match="targets is 'pixel', .*did you mean 'pixels'"):
+    with pytest.raises(ConfigError, match=r"targets is 'pixel', .*did you mean 'pixels'"):
         JEPA(tiny_config(targets="pixel"))
 
 

@@ -29,7 +29,9 @@ def test_parameter_counts_are_those_of_vjepa() -> None:
     with torch.device("meta"):
         assert count(VideoViT(VIT_L)) == 303_885_312
         assert count(VideoViT(VIT_H)) == 631_648_000
-        predictor = Predictor(PredictorConfig(embed_dim=384, depth=12, num_heads=16, num_mask_tokens=2), VIT_L, VIT_L.embed_dim)
+        predictor = Predictor(
+            PredictorConfig(embed_dim=384, depth=12, num_heads=16, num_mask_tokens=2), VIT_L, VIT_L.embed_dim
+        )
         assert count(predictor) == 22_082_944
 
 
