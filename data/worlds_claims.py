@@ -44,9 +44,7 @@ class Permanence:
 
     hidden: np.ndarray  # share of the frames without a main sprite, of those in which all of it is hidden in truth
     returned: np.ndarray  # 0 or 1: found in a frame in which it is back in sight in truth
-    time: (
-        np.ndarray
-    )  # frames, when half of it shows again, later than in truth (earlier: negative); NaN if never hid or back
+    time: np.ndarray  # frames by which half of it shows later than in truth; NaN if it never hid or came back
     place: np.ndarray  # px, error where it is first found after the true return; NaN if never
     colour: np.ndarray  # 0 or 1: back, and of its colour, where most of it shows
     shape: np.ndarray  # 0 or 1: back, and of its shape, where most of it shows

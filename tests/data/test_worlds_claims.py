@@ -2,6 +2,7 @@
 
 - true clips score as true: errors near zero, everything found and itself, nothing missing or extra;
 - a sprite that is moved, recoloured, reshaped or removed is scored as just that, in the frames in which it is;
+- a sprite keeps its name by colour and size where another comes nearer to its place;
 - a copied last frame errs more and more, up to half the picture, and never brings back what is hidden in it;
 - permanence tells a sprite that does not come back, comes late, at another place, as another, or never hid;
 - interaction tells a sprite that goes straight on from one that is thrown back;
@@ -20,7 +21,7 @@ import pytest
 
 from data.worlds import Episode, WorldConfig, generate, load_truth, render, simulate
 from data.worlds_claims import coherence, hidings, hits, interaction, permanence
-from data.worlds_detect import detect
+from data.worlds_detect import Detections, detect
 from data.worlds_tracks import Scene, Tracks, at_frames, follow, stack_truth
 from data.worlds_validate import shrink
 
@@ -42,8 +43,9 @@ def truth(clips: tuple[Episode, ...]) -> Scene:
 
 
 def tracked(clips: tuple[Episode, ...], scene: Scene, change: Change = lambda e: e) -> Tracks:
-    drawn = [shrink(render(change(e))[FRAMES], SIZE) for e in clips]
-    return follow(detect(np.concatenate(drawn)), scene)
+    drawn = [change(e) for e in clips]
+    drawn = [replace(e, positions=e.positions[FRAMES], angles=e.angles[FRAMES]) for e in drawn]
+    return follow(detect(np.concatenate([shrink(render(e), SIZE) for e in drawn])), scene)
 
 
 def moved(e: Episode, by: tuple[float, float], first: int = 0) -> Episode:
@@ -136,6 +138,23 @@ def test_a_sprite_too_many_is_extra() -> None:
     assert extra.sum() > 50 and (extra >= shown[0] - 1).all() and (extra <= shown[1]).all()
     assert (extra == shown[0])[shown[0] == shown[1]].mean() > 0.95
     assert coherence(follow(found, full), full).extra.mean() < 0.02
+
+
+def test_a_sprite_keeps_its_name_where_another_comes_nearer_to_its_place() -> None:
+    where = np.array([[10.0, 16.0], [20.0, 16.0]])
+    scene = Scene(SIZE, where[None, None], np.ones((1, 1, 2)), np.array([[0, 1]]), np.array([[4, 0]]),
+                  np.array([[5.0, 2.0]]), np.zeros((0, 4), int))  # fmt: skip
+
+    def named(colours: list[int], shapes: list[int]) -> list[float]:
+        found = Detections(np.zeros(2, int), np.array([[12.0, 16.0], [18.0, 16.0]]), np.array(colours),
+                           np.array(shapes), np.array([3.0, 3.0]), np.array([28.0, 28.0]), np.ones(2))  # fmt: skip
+        return follow(found, scene).positions[0, 0, :, 0].tolist()
+
+    assert named([4, 0], [0, -1]) == [12, 18]
+    assert named([0, 4], [0, 0])[0] == 18, "by colour"
+    assert named([4, 4], [-1, 0])[0] == 18, "by size"
+    assert named([0, 4], [-1, 0]) == [18, 12], "by both"
+    assert named([0, 0], [-1, -1])[1] == 18, "by place, where nothing else tells"
 
 
 def test_a_copied_last_frame_errs_more_and_more() -> None:
