@@ -65,7 +65,7 @@ def test_two_processes_are_one_that_accumulates(worlds: Path, tmp_path: Path, mo
     command = [sys.executable, "-m", "jepa.cli", "pretrain", *words(worlds, two, *options)]
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "PYTEST_"))}
     done = subprocess.run(
-        command, cwd=HOUSE, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=300
+        command, cwd=HOUSE, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=1800
     )
     assert done.returncode == 0, done.stderr
 
