@@ -10,10 +10,12 @@ Notable:
   only values of the same n may be compared. Pass other real clips as an arm: what they score is the floor at this n.
 - No matrix square root. With centred features A and B, tr sqrt(Ca Cb) is the nuclear norm of A B^T: exact and stable
   where the covariances are singular, as they are whenever n <= 400.
-- Intervals say what other clips would have given *at this n*. A resampled set repeats clips, which biases it once more,
-  so the spread of the resamples is laid around the value, not around their own centre.
-- Clip i of an arm belongs to clip i of the truth: where the numbers agree, they are resampled together, and every arm
-  meets the same resamples.
+- Intervals say what other clips would have given *at this n*, by the jackknife: clips are left out in turn. A bootstrap
+  repeats clips, to which these distances answer with more bias and too much spread (twice the truth at n = 64).
+- Clip i of an arm usually belongs to clip i of the truth. Where the numbers agree, the two are left out together, and
+  the kernel distance does not compare them: what they share would count as closeness of the sets. The Fréchet distance
+  has no such cure: an arm that continues the very clips it is compared with can fall below the floor. Take other real
+  clips as the truth, and the real continuations as an arm, where that matters.
 """
 
 import math
@@ -26,8 +28,8 @@ from torch import Tensor
 from jepa.errors import ConfigError
 
 
-class Estimate(TypedDict):
-    """A value, and the interval that holds it in 95 of 100 sets of clips of this size."""
+class Distance(TypedDict):
+    """A value, and its 95 % interval."""
 
     value: float
     ci95: list[float]
@@ -36,8 +38,8 @@ class Estimate(TypedDict):
 class Distances(TypedDict):
     """One arm against the truth. `n` and `n_truth` count clips."""
 
-    fvd: Estimate
-    kvd: Estimate
+    fvd: Distance
+    kvd: Distance
     n: int
     n_truth: int
 
@@ -52,47 +54,66 @@ def frechet(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> float:
     return _frechet(a.mean(0), _root(a), b.mean(0), _root(b))
 
 
-def kernel_distance(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> float:
+def kernel_distance(a: Tensor | np.ndarray, b: Tensor | np.ndarray, paired: bool = False) -> float:
     """Unbiased squared maximum mean discrepancy of features (n, d) and (m, d); around 0, or below, for equal sets.
 
-    Raises ConfigError for fewer than 2 clips, ValueError for features that are not finite or do not match.
+    `paired`: rows i of both belong together and are not compared (Gretton et al., JMLR 13, 2012, equation 4); without,
+    it is the Kernel Inception Distance's estimate, which is biased for such sets. Raises ConfigError for fewer than 2
+    clips, ValueError for features that are not finite or do not match.
     """
     a, b = _matched(a, b)
-    return _discrepancy(_kernel(a, a), _kernel(b, b), _kernel(a, b), np.ones(len(a)), np.ones(len(b)))
+    if paired and len(a) != len(b):
+        raise ValueError(f"{len(a)} and {len(b)} clips cannot be pairs")
+    return _discrepancy(*_kernels(a, b), np.ones(len(a)), np.ones(len(b)), paired)
 
 
 def distance_table(
-    truth: Tensor | np.ndarray, arms: Mapping[str, Tensor | np.ndarray], bootstrap: int = 200
+    truth: Tensor | np.ndarray, arms: Mapping[str, Tensor | np.ndarray], groups: int = 200
 ) -> dict[str, Distances]:
     """Both distances of every arm from the truth; features are (n, d), one row for each clip.
 
-    `bootstrap` counts resamples over clips; with 0 the intervals are NaN. Errors as for `frechet`.
+    Clips are left out in turn, in at most `groups` groups; for fewer than 3 clips or groups the intervals are NaN.
+    Where an arm has as many clips as the truth, they are taken as pairs. Errors as for `frechet`.
     """
     table: dict[str, Distances] = {}
     for name, features in arms.items():
         a, b = _matched(truth, features)
-        fvd, kvd = _resampled(a, b, bootstrap)
+        fvd_error, kvd_error = 1.96 * _standard_errors(a, b, groups)
+        fvd, kvd = frechet(a, b), kernel_distance(a, b, paired=len(a) == len(b))
         table[name] = {
-            "fvd": _estimate(frechet(a, b), fvd),
-            "kvd": _estimate(kernel_distance(a, b), kvd),
+            "fvd": {"value": fvd, "ci95": [float(fvd - fvd_error), float(fvd + fvd_error)]},
+            "kvd": {"value": kvd, "ci95": [float(kvd - kvd_error), float(kvd + kvd_error)]},
             "n": len(b),
             "n_truth": len(a),
         }
     return table
 
 
-def _resampled(a: np.ndarray, b: np.ndarray, bootstrap: int) -> tuple[np.ndarray, np.ndarray]:
-    """(bootstrap,) Fréchet and (bootstrap,) kernel distances of clips drawn with replacement."""
-    kernels = _kernel(a, a), _kernel(b, b), _kernel(a, b)
-    results = np.empty((2, bootstrap))
-    draws = np.random.default_rng(0)
-    for i in range(bootstrap):
-        first = draws.integers(0, len(a), len(a))
-        second = first if len(a) == len(b) else draws.integers(0, len(b), len(b))
-        x, y = a[first], b[second]
-        results[0, i] = _frechet(x.mean(0), _root(x), y.mean(0), _root(y))
-        results[1, i] = _discrepancy(*kernels, _counts(first, len(a)), _counts(second, len(b)))
-    return results[0], results[1]
+def _standard_errors(a: np.ndarray, b: np.ndarray, groups: int) -> np.ndarray:
+    """(2,) of the Fréchet and the kernel distance, by the jackknife over groups of clips (Efron and Stein, 1981)."""
+    if min(groups, len(a), len(b)) < 3:
+        return np.full(2, np.nan)
+    kernels, paired = _kernels(a, b), len(a) == len(b)
+
+    def without(left_a: np.ndarray, left_b: np.ndarray) -> tuple[float, float]:
+        keep_a, keep_b = np.ones(len(a)), np.ones(len(b))
+        keep_a[left_a] = keep_b[left_b] = 0
+        x, y = a[keep_a > 0], b[keep_b > 0]
+        fvd = _frechet(x.mean(0), _root(x), y.mean(0), _root(y))
+        return fvd, _discrepancy(*kernels, keep_a, keep_b, paired)
+
+    none = np.empty(0, dtype=int)
+    turns_a, turns_b = (np.array_split(np.arange(len(x)), min(groups, len(x))) for x in (a, b))
+    if paired:
+        return _jackknife([without(turn, turn) for turn in turns_a])
+    return np.hypot(
+        _jackknife([without(turn, none) for turn in turns_a]), _jackknife([without(none, t) for t in turns_b])
+    )
+
+
+def _jackknife(values: list[tuple[float, float]]) -> np.ndarray:
+    """(2,) standard errors from the values without each group."""
+    return np.sqrt((len(values) - 1) * np.var(values, axis=0))
 
 
 def _frechet(mean_a: np.ndarray, root_a: np.ndarray, mean_b: np.ndarray, root_b: np.ndarray) -> float:
@@ -107,29 +128,25 @@ def _root(features: np.ndarray) -> np.ndarray:
     return np.asarray(np.linalg.qr(centred, mode="r")) if count > width else centred
 
 
-def _kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a @ b.T / a.shape[1] + 1) ** 3
+def _kernels(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(n, n), (m, m) and (n, m): of a with itself, of b with itself, and across."""
+    kernel = lambda x, y: (x @ y.T / x.shape[1] + 1) ** 3
+    return kernel(a, a), kernel(b, b), kernel(a, b)
 
 
-def _discrepancy(aa: np.ndarray, bb: np.ndarray, ab: np.ndarray, count_a: np.ndarray, count_b: np.ndarray) -> float:
-    """From kernel matrices, with each clip as often as it was drawn. A clip is never compared with itself, drawn twice
-    or not: that is what makes the estimate unbiased."""
-    within = 0.0
-    for kernel, count in ((aa, count_a), (bb, count_b)):
-        pairs = count.sum() ** 2 - (count**2).sum()
-        within += (count @ kernel @ count - (count**2 * kernel.diagonal()).sum()) / pairs
-    return float(within - 2 * (count_a @ ab @ count_b) / (count_a.sum() * count_b.sum()))
+def _discrepancy(
+    aa: np.ndarray, bb: np.ndarray, ab: np.ndarray, keep_a: np.ndarray, keep_b: np.ndarray, paired: bool
+) -> float:
+    """From kernel matrices, of the clips whose `keep` is 1. No clip is compared with itself, which is what makes the
+    estimate unbiased, nor a pair with its other half."""
 
+    def mean(kernel: np.ndarray, rows: np.ndarray, columns: np.ndarray, all_pairs: bool) -> float:
+        total, count = rows @ kernel @ columns, rows.sum() * columns.sum()
+        if not all_pairs:
+            total, count = total - (rows * columns) @ kernel.diagonal(), count - rows @ columns
+        return float(total / count)
 
-def _counts(drawn: np.ndarray, clips: int) -> np.ndarray:
-    return np.bincount(drawn, minlength=clips).astype(np.float64)
-
-
-def _estimate(value: float, resamples: np.ndarray) -> Estimate:
-    if not len(resamples):
-        return {"value": value, "ci95": [math.nan, math.nan]}
-    low, high = np.quantile(resamples - resamples.mean(), [0.025, 0.975])
-    return {"value": value, "ci95": [float(value + low), float(value + high)]}
+    return mean(aa, keep_a, keep_a, False) + mean(bb, keep_b, keep_b, False) - 2 * mean(ab, keep_a, keep_b, not paired)
 
 
 def _matched(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

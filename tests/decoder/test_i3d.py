@@ -5,6 +5,7 @@
 - padding is TensorFlow's: any length comes out as ceil(length / stride), the odd row at the end.
 - clips are prepared alike: [0, 1] to [-1, 1], 224x224, grey to colour, 8 frames shown twice each; another range or
   shape is an error.
+- features are float32 whatever precision the caller works in.
 - loading leaves the caller's random numbers alone, imports no foreign package, and the network is frozen.
 
 The first and the last need the weights of `make metrics` (and the clip of the development data), and skip without.
@@ -97,6 +98,7 @@ def test_any_length_from_nine_frames_gives_400_logits() -> None:
     network = I3D().eval()
     assert network.features(torch.rand(2, 3, 8, 16, 16), size=32).shape == (2, 400)
     for frames in (9, 17, 25):
+        video = torch.rand(1, 3, frames, 16, 16)
         with torch.autocast("cpu", torch.bfloat16):
-            features = network.features(torch.rand(1, 3, frames, 16, 16), size=32)
-        assert features.shape == (1, 400) and features.dtype == torch.float32
+            features = network.features(video, size=32)
+        assert features.shape == (1, 400) and torch.equal(features, network.features(video, size=32))

@@ -3,9 +3,10 @@
 - the Fréchet distance is torchmetrics', and the textbook's with a matrix square root, to 1e-3; for fewer clips than
   features too.
 - closed forms: a set against itself, moved and stretched, turned.
-- the kernel distance is torchmetrics' and a plain double loop's; its mean over equal sets is 0, at any n.
-- the table says n, contains every value in its interval, repeats itself, and puts a worse arm behind a better one; its
-  intervals hold what other sets of that size give.
+- the kernel distance is torchmetrics' and a plain double loop's; its mean over equal sets is 0 at any n, and over pairs
+  that resemble each other too.
+- the table says n, repeats itself, and puts a worse arm behind a better one; its intervals hold what other sets of that
+  size give, for pairs and for sets of their own, with fewer clips than features and with more.
 - too few clips, other widths and values that are not finite are errors.
 """
 
@@ -87,9 +88,13 @@ def test_the_kernel_distance_is_torchmetrics_and_a_double_loops() -> None:
 def test_bias_at_small_n() -> None:
     rng = np.random.default_rng(2)
     draws = lambda n, distance: [distance(rng.normal(size=(n, 8)), rng.normal(size=(n, 8))) for _ in range(400)]
+    alike = lambda a, b: kernel_distance(a, 0.8 * a + 0.6 * b, paired=True)  # each of one distribution, and pairs
     for n in (5, 40):
-        values = draws(n, kernel_distance)
-        assert abs(np.mean(values)) < 4 * np.std(values) / 20
+        for distance in (kernel_distance, alike):
+            values = draws(n, distance)
+            assert abs(np.mean(values)) < 4 * np.std(values) / 20
+    unaware = draws(5, lambda a, b: kernel_distance(a, 0.8 * a + 0.6 * b))
+    assert np.mean(unaware) < -4 * np.std(unaware) / 20
     assert np.mean(draws(10, frechet)) > 3 * np.mean(draws(40, frechet)) > 0.5
 
 
@@ -97,32 +102,38 @@ def test_the_table() -> None:
     a, b = sets(80, 80, 20)
     same = sets(80, 80, 20, seed=1)[0]
     arms = {"near": a + 0.5 * (b - a), "far": b + 1, "truth": same[:60]}
-    table = distance_table(torch.from_numpy(a), arms, bootstrap=100)
+    table = distance_table(torch.from_numpy(a), arms)
     assert list(table) == list(arms) and [row["n"] for row in table.values()] == [80, 80, 60]
     for name, row in table.items():
         assert row["n_truth"] == 80
-        assert row["fvd"]["value"] == frechet(a, arms[name]) and row["kvd"]["value"] == kernel_distance(a, arms[name])
+        assert row["fvd"]["value"] == frechet(a, arms[name])
+        assert row["kvd"]["value"] == kernel_distance(a, arms[name], paired=name != "truth")
         for key in ("fvd", "kvd"):
             assert row[key]["ci95"][0] < row[key]["value"] < row[key]["ci95"][1]
     assert table["near"]["fvd"]["ci95"][1] < table["far"]["fvd"]["ci95"][0]
-    assert table == distance_table(a, arms, bootstrap=100)
-    assert math.isnan(distance_table(a, {"b": b}, bootstrap=0)["b"]["fvd"]["ci95"][0])
+    assert table == distance_table(a, arms)
+    assert distance_table(a, {"b": b}, groups=40)["b"]["fvd"]["ci95"] == pytest.approx(
+        distance_table(a, {"b": b})["b"]["fvd"]["ci95"], rel=0.05
+    )
+    assert math.isnan(distance_table(a[:2], {"b": b})["b"]["fvd"]["ci95"][0])
 
 
+@pytest.mark.parametrize("width", [6, 40])
 @pytest.mark.parametrize("paired", [True, False])
-def test_intervals_hold_what_other_sets_of_this_size_give(paired: bool) -> None:
+def test_intervals_hold_what_other_sets_of_this_size_give(paired: bool, width: int) -> None:
     rng = np.random.default_rng(3)
 
     def draw() -> tuple[np.ndarray, np.ndarray]:
-        a, b = rng.normal(size=(2, 48, 6))
-        return a, (a + 0.7 * b + 0.4 if paired else 1.3 * b[:40] + 0.4)
+        a, b = rng.normal(size=(2, 24, width))
+        return a, (a + 0.7 * b + 0.4 if paired else 1.3 * b[:20] + 0.4)
 
-    measures = {"fvd": frechet, "kvd": kernel_distance}
-    expected = {key: np.mean([measure(*draw()) for _ in range(1000)]) for key, measure in measures.items()}
-    rows = [distance_table(a, {"arm": b}, bootstrap=80)["arm"] for a, b in (draw() for _ in range(60))]
-    for key, value in expected.items():
-        held = np.mean([row[key]["ci95"][0] <= value <= row[key]["ci95"][1] for row in rows])
-        assert 0.85 <= held <= 1, (key, held)
+    measures = {"fvd": frechet, "kvd": lambda a, b: kernel_distance(a, b, paired)}
+    others = {key: [measure(*draw()) for _ in range(300)] for key, measure in measures.items()}
+    rows = [distance_table(a, {"arm": b})["arm"] for a, b in (draw() for _ in range(40))]
+    for key, values in others.items():
+        held = np.mean([row[key]["ci95"][0] <= np.mean(values) <= row[key]["ci95"][1] for row in rows])
+        width_of_one = np.mean([np.diff(row[key]["ci95"])[0] for row in rows]) / (2 * 1.96 * np.std(values))
+        assert held >= 0.85 and 0.8 < width_of_one < 1.6, (key, held, width_of_one)
 
 
 def test_what_cannot_be_compared() -> None:
@@ -134,3 +145,5 @@ def test_what_cannot_be_compared() -> None:
             distance(a, b[:, :3])
         with pytest.raises(ValueError, match="not finite"):
             distance(a, np.where(b > b.min(), b, np.nan))
+    with pytest.raises(ValueError, match="10 and 9 clips cannot be pairs"):
+        kernel_distance(a, b[:9], paired=True)
