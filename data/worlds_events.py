@@ -17,9 +17,9 @@ right, so that the cut is the only thing in it that cannot be:
 | hang     | stops in its fall, or its rise after a bounce, in the air | yes      | no           |
 
 Notable: behind a bar the last two leave no evidence of their own: what has gone through a wall or hangs in the air
-behind a bar does not come out, and that is `vanish`. `appear` is `vanish` with the two episodes exchanged, in scenes of
-the same kind: who merely finds a picture with more in it more surprising is right on one as often as wrong on the
-other.
+behind a bar does not come out, and that is `vanish`. What comes out from behind a bar has not been hidden there all
+the while: in these worlds a sprite that moves has always moved. `appear` is `vanish` with the two episodes exchanged:
+who merely finds a picture with more in it more surprising is right on the one as often as wrong on the other.
 """
 
 from collections.abc import Callable

@@ -3,13 +3,15 @@
     generate_pairs(PairsConfig(out="runs/pairs", pairs=200))
 
     runs/pairs/videos/vanish_sight_0000_possible.mp4 ...   read like any other video
-    runs/pairs/pairs.csv    path, pair, possible, concept, condition, event, evidence
+    runs/pairs/pairs.csv    path, pair, possible, concept, condition, event, evidence, twin
     runs/pairs/world.json   settings; written last, so its presence means that all is there
 
 Notable: the two videos of a pair are the same bytes of pixels up to the event, and behind a bar up to the evidence (the
 first frame in which they differ): the impossible one is cut together from two renderings of one scene (see
 `data.worlds_events`), and the encoder does not look ahead. Number, size and colour of objects, background, speed and
 moment of the event are therefore matched by construction. The moment is drawn before the scene, evenly over `event`.
+Pair n of `vanish` and pair n of `appear` are twins, cut from the same two renderings with exchanged roles (a quadruplet
+of IntPhys, arXiv 1803.07616): their possible videos together hold what their impossible ones hold.
 Scenes are drawn like those of `jepa worlds` with `bounce=1`, from indices that no training set reaches.
 """
 
@@ -34,8 +36,8 @@ from .writer import write_video
 
 __all__ = ["COLUMNS", "Pair", "PairsConfig", "generate_pairs", "make_pair"]
 
-COLUMNS = ("path", "pair", "possible", "concept", "condition", "event", "evidence")
-FORMAT = 1  # raise when the same settings start to give other pairs
+COLUMNS = ("path", "pair", "possible", "concept", "condition", "event", "evidence", "twin")
+FORMAT = 2  # raise when the same settings start to give other pairs
 TRIES = 2000  # scenes tried for one pair
 PATIENCE = 100  # of them with one motion class, before the next is tried
 FIRST = 10**9  # index of the first scene tried
@@ -108,7 +110,7 @@ def generate_pairs(config: PairsConfig, progress: bool = True) -> Path:
             if not path.exists():  # an interrupted run may have left it there, complete
                 write_video(path, video, config.fps, config.crf)
             row = (f"videos/{path.name}", pair.name, word == "possible")
-            rows.append((*row, pair.concept, pair.condition, pair.event, pair.evidence))
+            rows.append((*row, pair.concept, pair.condition, pair.event, pair.evidence, _twin(config, pair)))
     table = io.StringIO()
     csv.writer(table, lineterminator="\n").writerows([COLUMNS, *rows])
     _write(out / "pairs.csv", table.getvalue().encode())
@@ -122,7 +124,8 @@ def make_pair(config: PairsConfig, concept: str, condition: str, number: int) ->
 
     Raises DataError where no scene of these settings can hold the event.
     """
-    kind = [(a, b) for a in CONCEPTS for b in CONDITIONS].index((concept, condition))
+    drawn_as = "vanish" if concept == "appear" else concept  # the same scenes
+    kind = [(a, b) for a in CONCEPTS for b in CONDITIONS].index((drawn_as, condition))
     rng = np.random.default_rng([config.seed, kind, number, 4])
     first, last = _moments(config)
     event = int(rng.integers(first, last + 1))
@@ -151,6 +154,12 @@ def _all_pairs(config: PairsConfig) -> Iterator[Pair]:
     for concept, condition in kinds(config.concepts, config.conditions):
         for number in range(config.pairs):
             yield make_pair(config, concept, condition, number)
+
+
+def _twin(config: PairsConfig, pair: Pair) -> str:
+    """Name of the pair of the same two scenes with exchanged roles, or nothing where the set has none."""
+    other = {"vanish": "appear", "appear": "vanish"}.get(pair.concept, "")
+    return pair.name.replace(pair.concept, other) if other in config.concepts else ""
 
 
 def _evidence(possible: np.ndarray, impossible: np.ndarray) -> int | None:

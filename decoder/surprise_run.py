@@ -49,8 +49,9 @@ Table = dict[str, dict[str, dict[str, Accuracy | None]]]
 class SurpriseConfig:
     """Everything `jepa surprise` reads; what is left out of the clip is as the model was trained.
 
-    videos      a table with columns path, pair, possible, concept, and perhaps condition and evidence (the first frame
-                in which the two videos of a pair differ), such as `jepa pairs` writes.
+    videos      a table with columns path, pair, possible, concept, and perhaps condition, evidence (the first frame in
+                which the two videos of a pair differ) and twin (a pair of the same scenes with exchanged roles), such
+                as `jepa pairs` writes.
     out         where surprise.json and surprise.csv go; empty: surprise/ beside the checkpoint.
     jepa        the JEPA whose latents the checkpoint samples, where it is of that kind.
     context     tubelets of a window that the model sees; null: half.
@@ -86,6 +87,7 @@ class VideoRow(NamedTuple):
     concept: str
     condition: str
     evidence: int | None
+    twin: str = ""
 
 
 class PixelsOnly(Arm):
@@ -124,13 +126,14 @@ def surprise(config: SurpriseConfig) -> dict[str, Table]:
     transform = ClipTransform(clip.size)
     scores: dict[str, list[tuple[Scores, Scores]]] = {model.name: [] for model in models}
     for pair in tqdm(pairs, desc="surprise", unit="pair", disable=not config.progress):
-        both = [_judge(row, models, transform, clip, config, device) for row in pair]
-        for model in models:
-            scores[model.name].append((both[0][model.name], both[1][model.name]))
+        possible, impossible = (_judge(row, models, transform, clip, config, device) for row in pair)
+        for name, found in scores.items():
+            found.append((possible[name], impossible[name]))
     groups = [(possible.concept, possible.condition) for possible, _ in pairs]
+    twins = twin_places(pairs)
     results = {
-        name: accuracy_table(groups, [possible for possible, _ in found], [impossible for _, impossible in found])
-        for name, found in scores.items()
+        name: accuracy_table(groups, [possible for possible, _ in both], [impossible for _, impossible in both], twins)
+        for name, both in scores.items()
     }
     out = Path(config.out) if config.out else Path(config.checkpoint).parent / "surprise"
     _write(out, config, clip, pairs, scores, results)
@@ -181,7 +184,15 @@ def _row(table: Path, number: int, line: dict[str, str]) -> VideoRow:
     if not path.is_file():
         raise DataError(f"{table}, line {number}: {path} does not exist")
     moment = int(evidence) if evidence else None
-    return VideoRow(path, line["pair"], possible, line["concept"], line.get("condition") or "any", moment)
+    condition, twin = line.get("condition") or "any", line.get("twin") or ""
+    return VideoRow(path, line["pair"], possible, line["concept"], condition, moment, twin)
+
+
+def twin_places(pairs: Sequence[tuple[VideoRow, VideoRow]]) -> list[tuple[int, int]]:
+    """Places (earlier, later) of pairs that name each other as twins, for `accuracy_table`."""
+    place = {possible.pair: i for i, (possible, _) in enumerate(pairs)}
+    found = [(i, place.get(possible.twin, -1)) for i, (possible, _) in enumerate(pairs)]
+    return [(i, j) for i, j in found if i < j and found[j] == (j, i)]
 
 
 def _clip_settings(config: SurpriseConfig) -> DataConfig:

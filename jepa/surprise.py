@@ -9,8 +9,9 @@ higher score (relative accuracy, IntPhys, arXiv 1803.07616; with latent predicti
 
 Notable: three scores of a video are kept apart. `mean` over all windows is the usual one; `max` is its most surprising
 window; `event` is the mean over the windows that end their context before the evidence and hide it, in which both
-videos of a pair show the model the same: only what comes differs. After the event even a good model errs by how much
-there is to see, which the first two count in.
+videos of a pair show the model the same: only what comes differs. Any model also errs by how much there is to see, and
+an empty scene is easy: `vanish` alone is hard to get right, `appear` alone is not, `hang` and `pass` suffer as `vanish`
+does. The sums of twin pairs (`accuracy_table`) are free of this.
 """
 
 from collections.abc import Sequence
@@ -131,17 +132,33 @@ def wilson(share: float, count: int) -> tuple[float, float]:
 
 
 def accuracy_table(
-    groups: Sequence[tuple[str, str]], possible: Sequence[Scores], impossible: Sequence[Scores]
+    groups: Sequence[tuple[str, str]],
+    possible: Sequence[Scores],
+    impossible: Sequence[Scores],
+    twins: Sequence[tuple[int, int]] = (),
 ) -> dict[str, dict[str, dict[str, Accuracy | None]]]:
-    """table[score][concept][condition] over pairs whose (concept, condition) are `groups`; "all" sums either up."""
+    """table[score][concept][condition] over pairs whose (concept, condition) are `groups`; "all" sums either up.
+
+    `twins` are places of two pairs that were cut from the same two scenes with exchanged roles: the two possible
+    videos together hold what the two impossible ones hold, so that only the events can tell their sums apart. They
+    make a concept of their own, such as "vanish + appear", which enters no total.
+    """
+    names = [*groups, *((f"{groups[i][0]} + {groups[j][0]}", groups[i][1]) for i, j in twins)]
+    both = [[*each, *(_summed(each[i], each[j]) for i, j in twins)] for each in (possible, impossible)]
+    concepts, conditions = ([*dict.fromkeys(words), "all"] for words in zip(*names, strict=True))
     table: dict[str, dict[str, dict[str, Accuracy | None]]] = {}
-    concepts, conditions = ([*dict.fromkeys(names), "all"] for names in zip(*groups, strict=True))
     for score in SCORES:
-        columns = [np.array([getattr(scores, score) for scores in each]) for each in (possible, impossible)]
+        columns = [np.array([getattr(scores, score) for scores in each]) for each in both]
         for concept in concepts:
             for condition in conditions:
-                rows = np.array([concept in (a, "all") and condition in (b, "all") for a, b in groups])
+                rows = np.array([condition in (b, "all") and concept in (a, "all") for a, b in names])
+                if concept == "all":
+                    rows[len(groups) :] = False
                 if rows.any():
                     found = relative_accuracy(columns[0][rows], columns[1][rows])
                     table.setdefault(score, {}).setdefault(concept, {})[condition] = found
     return table
+
+
+def _summed(first: Scores, second: Scores) -> Scores:
+    return Scores(*(a + b for a, b in zip(first, second, strict=True)))

@@ -4,7 +4,8 @@
 - behind a bar the sprite is hidden completely when it happens, and nothing differs until the evidence;
 - before and after, the sprite is seen; nothing else befalls it at the event;
 - every concept does what its name says, and nothing else; the possible video is a plain simulation;
-- `appear` shows what `vanish` takes away: neither the possible nor the impossible videos have more in them;
+- twins of `vanish` and `appear` are one quadruplet: before the event, and from it on, the possible videos together are
+  the impossible ones together;
 - a pair depends on the settings and its number alone, and moments are spread over the whole span, alike for all;
 - the table names every file; a finished set is reused, an interrupted one completed, other folders are refused;
 - settings that cannot be meant are named in a sentence.
@@ -164,6 +165,18 @@ def test_every_concept_does_what_its_name_says(pairs: dict, kind: tuple[str, str
         CHECKS[kind[0]](pair, path, other)
 
 
+def test_vanish_and_appear_are_twins(pairs: dict) -> None:
+    for condition in CONDITIONS:
+        for gone, come in zip(pairs["vanish", condition], pairs["appear", condition], strict=True):
+            assert gone.event == come.event and gone.evidence == come.evidence
+            at = gone.event
+            for first, second in (
+                (gone.possible_video, come.impossible_video),
+                (come.possible_video, gone.impossible_video),
+            ):
+                assert np.array_equal(first[at:], second[at:]) and not np.array_equal(first[:at], second[:at])
+
+
 def test_some_pass_through_walls_and_some_through_the_floor(pairs: dict) -> None:
     assert {pair.possible.gravity > 0 for pair in pairs["pass", "sight"]} == {True, False}
 
@@ -191,6 +204,8 @@ def test_the_files_hold_what_was_made(made: tuple[PairsConfig, Path]) -> None:
     for one, two in zip(rows[::2], rows[1::2], strict=True):
         assert (one["possible"], two["possible"]) == ("True", "False")
         assert [one[key] for key in COLUMNS[3:]] == [two[key] for key in COLUMNS[3:]] and one["pair"] == two["pair"]
+        swapped = {"vanish": "appear", "appear": "vanish"}.get(one["concept"])
+        assert one["twin"] == (one["pair"].replace(one["concept"], swapped) if swapped else "")
         videos = [open_video(table.parent / row["path"]).frames(np.arange(32)).astype(int) for row in (one, two)]
         gap = np.abs(videos[0] - videos[1])
         assert not gap[: int(one["evidence"])].any(), "the encoder does not look ahead"

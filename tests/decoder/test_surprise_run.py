@@ -93,6 +93,9 @@ def test_who_knows_is_always_right_and_who_says_the_same_half(
     copy = results["copy"]["mean"]
     assert copy["appear"]["sight"].accuracy > 0.5 > copy["vanish"]["behind"].accuracy, "it counts what there is to see"
     assert copy["all"]["all"].ties == 0, "real predictions"
+    assert (
+        copy["vanish + appear"]["behind"].pairs == 3 and results["oracle"]["event"]["vanish + appear"]["all"].pairs == 6
+    )
     shown = capsys.readouterr().out
     assert "oracle" in shown and "vanish" in shown and "behind" in shown
     constant = asked(monkeypatch, Constant("constant", 2, 8), settings(table, tmp_path, baselines=False))

@@ -6,7 +6,8 @@
 - the score `event` looks at the windows whose context is the same in both videos and whose rest is not, and no others;
 - intervals are Wilson's (scipy's, where there are no ties), ties count half, pairs without a score do not count;
 - batches of windows change nothing; a model that draws at random meets the same luck in both videos of a pair;
-- the table sums up by concept, by condition, and over all.
+- the table sums up by concept, by condition, and over all; sums of twins are even for who counts what there is to see,
+  and enter no total.
 """
 
 from collections.abc import Callable
@@ -181,3 +182,24 @@ def test_the_table_sums_up() -> None:
         ("all", "all"): (0.75, 4),
     }
     assert table["event"]["all"]["all"] is None
+
+
+def test_twins_are_even_for_who_counts_what_there_is_to_see() -> None:
+    """Before the event there is an object (1) or none (0), and so after it; each scene is judged on its own."""
+    rng = np.random.default_rng(0)
+    groups, possible, impossible, twins = [], [], [], []
+    for scene in range(20):
+        full, bare = rng.uniform(2, 3), rng.uniform(0, 1)
+        for start, end in ((full, bare), (bare, full)):
+            possible.append(Scores(start, start, start))
+            impossible.append(Scores(end, end, end))
+        groups += [("vanish", "sight"), ("appear", "sight")]
+        twins.append((2 * scene, 2 * scene + 1))
+    table = accuracy_table(groups, possible, impossible, twins)["mean"]
+    shares = {concept: found["sight"] and found["sight"].accuracy for concept, found in table.items()}
+    assert shares == {"vanish": 0.0, "appear": 1.0, "vanish + appear": 0.5, "all": 0.5}
+    both = table["vanish + appear"]["all"]
+    assert both is not None and (both.pairs, both.ties) == (20, 20) and table["all"]["all"].pairs == 40  # type: ignore
+    surprised = [Scores(*(value + 0.01 for value in scores)) for scores in impossible]
+    table = accuracy_table(groups, possible, surprised, twins)["mean"]
+    assert table["vanish + appear"]["sight"].accuracy == 1.0 and table["vanish"]["sight"].accuracy == 0.0  # type: ignore
