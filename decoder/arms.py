@@ -37,6 +37,7 @@ class Arm(ABC):
     """Part of a clip in, the rest out. Videos (B, C, T, H, W) are normalised as in training, drawings in [0, 1]."""
 
     samples_differ = True  # whether two seeds may give two drawings
+    surprise_samples = 4  # of which the nearest counts, where samples differ
 
     def __init__(self, name: str, tubelet_size: int, patch_size: int, steps: int = 8, method: str = "euler") -> None:
         self.name, self.tubelet_size, self.patch_size = name, tubelet_size, patch_size
@@ -74,10 +75,10 @@ class Arm(ABC):
         """Pixels in [0, 1] -> normalised as this arm was trained."""
 
     @torch.no_grad()
-    def surprise(self, video: Tensor, mask: Mask, samples: int = 4) -> Tensor:
-        """(B,) mean absolute error over the hidden pixels of the nearest of `samples` drawings."""
+    def surprise(self, video: Tensor, mask: Mask) -> Tensor:
+        """(B,) mean absolute error over the hidden pixels of the nearest of `surprise_samples` drawings."""
         truth, hidden = self.to_unit(video).clamp(0, 1), self.hidden(video, mask)
-        count = samples if self.samples_differ else 1
+        count = self.surprise_samples if self.samples_differ else 1
         errors = []
         for i in range(count):
             gap = (self.answer(video, mask, [i] * len(video)) - truth).abs().mean(1, keepdim=True)
@@ -132,10 +133,11 @@ class LatentArm(Arm):
         return self._drawer().from_unit(pixels)
 
     @torch.no_grad()
-    def surprise(self, video: Tensor, mask: Mask, samples: int = 4) -> Tensor:
-        """(B,) mean absolute error of the hidden latents; with `futures`, of the nearest of `samples` futures."""
+    def surprise(self, video: Tensor, mask: Mask) -> Tensor:
+        """(B,) mean absolute error of the hidden latents; with `futures`, of the nearest of `surprise_samples`
+        futures."""
         target = gather_tokens(self.source.target(video), mask.target_ids)
-        count = samples if self.futures is not None else 1
+        count = self.surprise_samples if self.futures is not None else 1
         errors = []
         for i in range(count):
             z = gather_tokens(self.latents(video, mask, [i] * len(video)), mask.target_ids)
@@ -146,12 +148,16 @@ class LatentArm(Arm):
 class TargetArm(LatentArm):
     """decode(target latents). It has seen what it draws: the best that the decoder can do, and not a prediction."""
 
+    samples_differ = False  # as good as: one drawing tells
+
     def latents(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
         return self.source.target(video)
 
 
 class MeanArm(LatentArm):
     """decode(mean latent) everywhere: what the decoder draws when nothing is known."""
+
+    samples_differ = False
 
     def latents(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
         return self._drawer().mean_latents(len(video), self.grid(video))

@@ -102,6 +102,12 @@ def installed(file: WeightFile) -> Path | None:
     return next((path for folder in folders if (path := Path(folder) / file.path).is_file()), None)
 
 
+def missing_weights() -> str:
+    """What to do where a file is not installed, as a sentence; empty where both are."""
+    missing = [file.package for file in (I3D_FILE, ALEXNET_FILE) if installed(file) is None]
+    return f"the weights of {' and '.join(missing)} are not installed: run `make metrics`" if missing else ""
+
+
 def read_arrays(file: WeightFile) -> dict[str, np.ndarray]:
     """{"a/b/c": array} of the verified file.
 

@@ -102,7 +102,8 @@ def run(
         if source is not None:
             source.to(device)
         prepare(batch["video"].to(device) for batch in data.train_dataloader())
-    fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False, data=asdict(settings)))
+    used = asdict(settings) if isinstance(config.data, dict) else settings
+    fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False, data=used))
     average.on_train_end(trainer, module)  # again, because resuming a run that was complete skips it
     if trainer.is_global_zero:
         module.model.save_pretrained(out / name)  # type: ignore[operator]

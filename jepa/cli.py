@@ -186,6 +186,18 @@ def _demo(config: Any) -> None:
     demo(config)
 
 
+def _compare_schema() -> type:
+    from decoder.compare_plan import CompareConfig
+
+    return CompareConfig
+
+
+def _compare(config: Any) -> None:
+    from decoder.compare import compare
+
+    compare(config)
+
+
 COMMANDS = {
     "worlds": Command("write procedural physics videos and their ground truth", _worlds_schema, _worlds),
     "pairs": Command("write pairs of possible and impossible videos of the worlds", _pairs_schema, _pairs),
@@ -197,6 +209,7 @@ COMMANDS = {
     "train-futures": Command("train a head that samples a JEPA's latents", _futures_schema, _futures),
     "render": Command("show what a JEPA predicts for a video", _render_schema, _render),
     "demo": Command("all of the above on a small world, and a report", _demo_schema, _demo),
+    "compare": Command("JEPA against pixels: train all arms, measure them, and a report", _compare_schema, _compare),
     "check-data": Command(
         "say which videos can be read, which cannot, and why", lambda: CheckConfig, _check_data, first="path"
     ),
@@ -214,6 +227,8 @@ def build_parser() -> argparse.ArgumentParser:
         sub.add_argument("--keys", action="store_true", help="print every key with its default and stop")
         if name == "pretrain" or name.startswith("train-"):
             sub.add_argument("--resume", action="store_true", help="go on with the run in out=, where it stopped")
+        if name == "compare":
+            sub.add_argument("--only", choices=["evaluate"], help="measure again what is trained, train nothing")
     return parser
 
 
@@ -237,6 +252,8 @@ def run(arguments: list[str]) -> None:
         words[0] = f"{command.first}={words[0]}"
     if getattr(chosen, "resume", False):
         words.append("resume=true")
+    if getattr(chosen, "only", None):
+        words.append(f"only={chosen.only}")
     command.run(load_config(schema, path, words))
 
 

@@ -29,6 +29,8 @@ class TrainerConfig:
                 run of that length would, with its learning rate, not as the shorter run ended.
     precision   auto: bf16-mixed on hardware that multiplies bf16 natively, else 32.
     threads     of torch on a CPU; 0 leaves torch's choice.
+    keep_every  also keep a checkpoint every so many steps, as `step=N.ckpt`, to see afterwards what was learnt when;
+                0: none.
     """
 
     max_steps: int = 10_000
@@ -43,6 +45,7 @@ class TrainerConfig:
     val_batches: int = 32
     log_every: int = 20
     threads: int = 0
+    keep_every: int = 0
     progress: bool = True
 
 
@@ -194,6 +197,7 @@ def _build(config: TrainerConfig, out: Path, monitor: str, callbacks: list[Callb
         callbacks=[
             best,
             LastCheckpoint(out / "last.ckpt", every),
+            *([_kept(out, config.keep_every)] if config.keep_every else []),
             *([TQDMProgressBar(refresh_rate=10)] if config.progress else []),
             *callbacks,
         ],
@@ -201,6 +205,11 @@ def _build(config: TrainerConfig, out: Path, monitor: str, callbacks: list[Callb
         enable_progress_bar=config.progress,
         enable_model_summary=False,
     )
+
+
+def _kept(out: Path, every: int) -> ModelCheckpoint:
+    """Keeps a checkpoint every `every` steps; weights alone, for nothing is resumed from them."""
+    return ModelCheckpoint(out, "{step}", every_n_train_steps=every, save_top_k=-1, save_weights_only=True)
 
 
 def fit(

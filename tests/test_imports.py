@@ -25,6 +25,12 @@ ROOTS = {
     "decoder.surprise_run",
     "decoder.look",
     "decoder.demo",
+    "decoder.budget",
+    "decoder.compare",
+    "decoder.compare_films",
+    "decoder.compare_plan",
+    "decoder.compare_probe",
+    "decoder.compare_stages",
 }
 MAY_IMPORT = {"data": {"data"}, "jepa": {"jepa"}, "decoder": {"decoder", "jepa"}}
 ROOMS = {

@@ -1,0 +1,64 @@
+"""What a training will cost, counted on untrained models before it begins. A composition root (it builds them).
+
+A training step is counted on a few clips and scaled to all of them: operations are the same for every clip of a size.
+"""
+
+import torch
+from torch import Tensor
+
+from data.transforms import frame_size
+from decoder.cost import operations, step_operations
+from decoder.flow import FlowConfig
+from decoder.latents import LatentSource
+from decoder.train import DecoderTrainConfig, build_decoder
+from jepa.grid import Grid
+from jepa.jepa import JEPA
+from jepa.masks import sample_mask
+from jepa.train import PretrainConfig
+
+CLIPS = 2  # that a step is counted on
+
+
+def pretrain_operations(config: PretrainConfig) -> float:
+    """Floating-point operations of a whole pretraining, target encoder included."""
+    jepa, video = JEPA(config.model), _clips(config)
+    grid = jepa.grid(video)
+    masks = [sample_mask(mask, grid, CLIPS, torch.Generator().manual_seed(0)) for mask in config.masks]
+    each = [step_operations(lambda mask=mask: jepa(video, [mask]).total) for mask in masks]  # type: ignore[misc]
+    if config.masks_per_step is None:
+        step = float(step_operations(lambda: jepa(video, masks).total))
+    else:
+        step = sum(each) / len(each) * config.masks_per_step
+    return step / CLIPS * config.data.batch_size * config.trainer.max_steps
+
+
+def decoder_operations(config: DecoderTrainConfig, pretrained: PretrainConfig) -> float:
+    """Operations of the denoiser in a whole decoder training; those of the frozen JEPA are `latent_operations`."""
+    source, video, grid = _source(pretrained)
+    decoder = build_decoder(config.model, source, pretrained.data, False, config.condition_dim)
+    latents = torch.zeros(CLIPS, grid.num_tokens, source.dim)
+    step = step_operations(lambda: decoder.loss(video, latents, grid, FlowConfig()).loss)
+    return step / CLIPS * _batch(config, pretrained) * config.trainer.max_steps
+
+
+def latent_operations(config: DecoderTrainConfig, pretrained: PretrainConfig) -> float:
+    """Operations of reading latents from the frozen JEPA in a whole decoder training."""
+    source, video, _ = _source(pretrained)
+    mask = source.task_mask("forward", video)
+    share = config.mix.p_target
+    target, predicted = operations(lambda: source.target(video)), operations(lambda: source.predicted(video, mask))
+    step = share * target + (1 - share) * predicted
+    return step / CLIPS * _batch(config, pretrained) * config.trainer.max_steps
+
+
+def _source(pretrained: PretrainConfig) -> tuple[LatentSource, Tensor, Grid]:
+    source, video = LatentSource(JEPA(pretrained.model)), _clips(pretrained)
+    return source, video, source.grid(video)
+
+
+def _clips(config: PretrainConfig) -> Tensor:
+    return torch.randn(CLIPS, config.model.encoder.in_channels, config.data.num_frames, *frame_size(config.data.size))
+
+
+def _batch(config: DecoderTrainConfig, pretrained: PretrainConfig) -> int:
+    return int(config.data.get("batch_size", pretrained.data.batch_size))

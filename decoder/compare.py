@@ -1,0 +1,196 @@
+"""`jepa compare`: JEPA against pixels, trained alike, measured on one table. A composition root.
+
+    worlds, long worlds, pairs -> A jepa, C masked pixels, decoder, B pixels, B+ pixels, D futures -> measure -> report
+
+Notable:
+- What is trained is in `decoder.compare_plan`, what is measured in `decoder.compare_stages`.
+- Every stage leaves a file when it is done; started again, finished stages are kept and an unfinished training resumes.
+- `only=evaluate` measures again what is trained, and trains nothing.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from data.transforms import frame_size
+from data.worlds import WorldConfig, generate
+from data.worlds_pairs import PairsConfig, generate_pairs
+from decoder.compare_page import write_page
+from decoder.compare_plan import CompareConfig, check, trained
+from decoder.compare_stages import STAGES, Bench
+from decoder.findings import duration
+from decoder.machine import commit, environment
+from decoder.stages import Ledger, Stage, claim
+from decoder.train import train_decoder
+from decoder.train_opponents import train_futures, train_pixels
+from jepa.config import ConfigError, load_config
+from jepa.files import write_text
+from jepa.train import pretrain
+
+TRAININGS = ("worlds", "long", "pairs", "jepa", "masked_pixels", "decoder", "pixels", "pixels_plus", "futures")
+
+
+def compare(config: CompareConfig) -> Path:
+    """Run what is still to be run; the path of the report. Writes metrics.json, metrics.csv, report.html to `out`."""
+    check(config)
+    if config.sweep:
+        return sweep(config)
+    out, begun = Path(config.out), time.perf_counter()
+    stages = plan(config)
+    training = [stage for stage in stages if _base(stage) in TRAININGS]
+    claim(out, training)  # what is measured may change; what is trained may not
+    if config.only == "evaluate":
+        missing = [stage.title for stage in training if not stage.done]
+        if missing:
+            raise ConfigError(f"only=evaluate, and {out} still lacks: {'; '.join(missing)}. Leave `only` out")
+        for stage in stages:
+            if stage not in training:
+                stage.result.unlink(missing_ok=True)
+    ledger = Ledger(out / "stages.json")
+    for number, stage in enumerate(stages, 1):
+        elapsed = time.perf_counter() - begun
+        print(f"\n[{elapsed // 60:3.0f}:{elapsed % 60:02.0f}] {number}/{len(stages)} {stage.title}", flush=True)
+        if stage.done:
+            print(f"         done before, in {duration(ledger.seconds(stage.name))}")
+            continue
+        with ledger.timed(stage.name, stage.result.parent):
+            stage.run()
+    metrics = gather(config, stages, ledger)
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    report = write_page(out, metrics)
+    print(f"\nreport: {report}")
+    return report
+
+
+def sweep(config: CompareConfig) -> Path:
+    """The comparison at each setting of the worlds' unpredictable detail, and one page over all of them."""
+    out, rows = Path(config.out), []
+    for detail in config.detail:
+        part = replace(
+            config, sweep="", out=str(out / f"detail_{detail:g}"), world=[*config.world, f"detail={detail:g}"]
+        )
+        print(f"\ndetail {detail:g}", flush=True)
+        compare(part)
+        metrics = json.loads((Path(part.out) / "metrics.json").read_text())
+        rows.append({"detail": detail, **{key: metrics[key] for key in ("representation", "pictures", "surprise")}})
+    first = json.loads((out / f"detail_{config.detail[0]:g}" / "metrics.json").read_text())
+    metrics = {**first, "detail": rows}
+    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
+    return write_page(out, metrics)
+
+
+# ---------------------------------------------------------------------- the plan
+
+
+def plan(config: CompareConfig) -> list[Stage]:
+    """All stages with their settings; ConfigError where those cannot be meant."""
+    out, stages = Path(config.out), []
+    world = load_config(WorldConfig, config.worlds, [*config.world, f"out={out}/worlds"])
+    if config.budget != 1:
+        world.clips = max(120, round(world.clips * config.budget))
+        for key in ("val_fraction", "test_fraction"):
+            setattr(world, key, max(getattr(world, key), 24 / world.clips))
+    data = trained(config, config.seeds[0]).jepa.data
+    clip = data.num_frames * (data.stride or 1)
+    # Every sprite stays in the picture, however long: walls throw all of them back.
+    long = replace(world, out=f"{out}/long", clips=max(8, round(config.rollout_clips * min(1.0, config.budget * 4))),
+                   num_frames=clip * config.rollout_lengths, bounce=1.0, val_fraction=0.0, test_fraction=0.0,
+                   seed=world.seed + 1)  # fmt: skip
+    looks = [f"{key}={json.dumps(getattr(world, key))}" for key in ("texture", "detail", "objects_max", "crf")]
+    pairs = load_config(PairsConfig, config.pairs, [f"out={out}/pairs", *looks])
+    if config.budget < 1:
+        pairs.pairs = max(2, round(pairs.pairs * config.budget))
+    show = config.progress
+    stages += [
+        Stage("worlds", f"Worlds: {world.clips:,} videos", world, "", out / "worlds" / "world.json",
+              lambda: generate(world, show)),
+        Stage("long", f"Long worlds: {long.clips:,} videos of {long.num_frames} frames", long, "",
+              out / "long" / "world.json", lambda: generate(long, show)),
+        Stage("pairs", f"Pairs: {pairs.pairs} of each concept", pairs, "", out / "pairs" / "world.json",
+              lambda: generate_pairs(pairs, show)),
+    ]  # fmt: skip
+    for seed in config.seeds:
+        stages += list(_trainings(config, seed))
+    for seed in config.seeds:
+        bench = Bench(config, trained(config, seed))
+        for name, (title, run) in STAGES.items():
+            result = bench.trained.folder / "measured" / f"{name}.json"
+            stages.append(
+                Stage(_named(config, name, seed), title, asdict(config), "", result, _measuring(run, bench, result))
+            )
+    return stages
+
+
+def _measuring(run: Callable[[Bench], Any], bench: Bench, result: Path) -> Callable[[], object]:
+    return lambda: write_text(result, json.dumps(run(bench), indent=2) + "\n")
+
+
+def _trainings(config: CompareConfig, seed: int) -> Iterator[Stage]:
+    """A, C, the decoder, B, B+ and D."""
+    found = trained(config, seed)
+    steps = lambda settings: f"{settings.trainer.max_steps:,} steps"
+    jobs: list[tuple[str, str, Callable[[Any], object]]] = [
+        ("jepa", "A  JEPA: pretrain", pretrain),
+        ("masked_pixels", "C  Masked pixels: pretrain", pretrain),
+        ("decoder", "A  Decoder of predicted latents", train_decoder),
+        ("pixels", "B  Pixels from visible pixels", train_pixels),
+        ("pixels_plus", "B+ Pixels, with the operations of the pretraining too", train_pixels),
+        ("futures", "D  Samples of latents", train_futures),
+    ]
+    for name, title, run in jobs:
+        settings = getattr(found, name)
+        if name == "pixels_plus" and not config.plus:
+            continue
+        result = found.folder / name / "summary.json"
+        yield Stage(
+            _named(config, name, seed), f"{title}, {steps(settings)}", settings, "", result, _resuming(run, settings)
+        )
+
+
+def _resuming(run: Callable[[Any], object], config: Any) -> Callable[[], object]:
+    return lambda: run(replace(config, resume=(Path(config.out) / "last.ckpt").is_file()))
+
+
+def _named(config: CompareConfig, name: str, seed: int) -> str:
+    return name if len(config.seeds) == 1 else f"{name}/{seed}"
+
+
+def _base(stage: Stage) -> str:
+    return stage.name.split("/")[0]
+
+
+# ---------------------------------------------------------------------- what was found
+
+
+def gather(config: CompareConfig, stages: list[Stage], ledger: Ledger) -> dict[str, Any]:
+    """All figures of finished stages, as metrics.json holds them."""
+    out = Path(config.out)
+    seeds = {}
+    for seed in config.seeds:
+        folder = trained(config, seed).folder
+        seeds[seed] = {name: json.loads((folder / "measured" / f"{name}.json").read_text()) for name in STAGES}
+    jepa = trained(config, config.seeds[0]).jepa
+    encoder, data = jepa.model.encoder, jepa.data
+    height, width = frame_size(data.size)
+    seconds = {stage.name: ledger.seconds(stage.name) for stage in stages}
+    return {
+        "setting": out.name,
+        "budget": config.budget,
+        "commit": commit(),
+        "environment": environment(jepa.trainer),
+        "seconds": {"total": sum(seconds.values()), **seconds},
+        "seeds": config.seeds,
+        "clip": {"frames": data.num_frames, "height": height, "width": width, "stride": data.stride,
+                 "tubelet_size": encoder.tubelet_size, "patch_size": encoder.patch_size},
+        **seeds[config.seeds[0]],
+        "by_seed": seeds if len(seeds) > 1 else {},
+        "configs": {stage.name: _plain(stage.config) for stage in stages if _base(stage) in TRAININGS},
+        "config": asdict(config),
+    }  # fmt: skip
+
+
+def _plain(settings: Any) -> dict[str, Any]:
+    return settings if isinstance(settings, dict) else asdict(settings)

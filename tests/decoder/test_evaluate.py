@@ -1,0 +1,133 @@
+"""What the comparison measures, on arms whose answers are known. Claims:
+
+1. Estimates: the mean and an interval around it, of the clips that have a value; none at all where none has.
+2. An arm that knows the truth scores 100 dB and SSIM 1, copying a still clip too; the best of several samples is at
+   least their mean, and the mean picture is at least as close as the mean sample.
+3. Numbers do not depend on how clips are batched, and only hidden pixels count.
+4. Extrapolation continues a linear fade exactly, where copying does not; with one visible frame it copies.
+5. A roll-out reads nothing but the first half clip, is as long as asked, and feeds back what was drawn.
+6. Operations are counted: a linear layer's are 2 x in x out, and a training step's are three times that.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from decoder.arms import Arm, CopyArm, ExtrapolateArm
+from decoder.cost import drawing_cost, operations, step_operations
+from decoder.estimates import decibels, estimate
+from decoder.evaluate import measured, pictures, rollout, sampling_steps
+from jepa import Mask
+
+
+class Known(Arm):
+    """Answers with the truth plus noise of strength `noise` from its seed; `calls` keeps what it was asked."""
+
+    def __init__(self, noise: float = 0.0, name: str = "known") -> None:
+        super().__init__(name, tubelet_size=2, patch_size=8)
+        self.noise, self.calls = noise, list[Tensor]()
+
+    def answer(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
+        self.calls.append(video.clone())
+        rows = [torch.randn(video.shape[1:], generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        return video + self.noise * torch.stack(rows)
+
+    def to_unit(self, video: Tensor) -> Tensor:
+        return video
+
+    def from_unit(self, pixels: Tensor) -> Tensor:
+        return pixels
+
+
+class Fade(Known):
+    """Draws every hidden frame a tenth brighter than the last visible one."""
+
+    def answer(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
+        super().answer(video, mask, seeds)
+        return (video[:, :, 3:4] + 0.1).expand_as(video)
+
+
+@pytest.fixture
+def clips() -> Tensor:
+    return torch.rand(5, 3, 8, 32, 32, generator=torch.Generator().manual_seed(0))
+
+
+def test_an_estimate_is_a_mean_and_an_interval_over_the_clips_that_have_a_value() -> None:
+    values = np.random.default_rng(0).normal(3, 1, 400)
+    values[::4] = np.nan
+    found = estimate(values)
+    known = values[~np.isnan(values)]
+    assert found["n"] == 300 and found["value"] == pytest.approx(known.mean())
+    low, high = found["ci95"] or (0.0, 0.0)
+    assert high - low == pytest.approx(2 * 1.96 * known.std() / np.sqrt(300), rel=0.15)
+    assert estimate(np.full(3, np.nan)) == {"value": None, "ci95": None, "n": 0}
+    assert estimate(np.full(4, 0.01), decibels)["value"] == pytest.approx(20)
+
+
+def test_truth_scores_perfectly_and_the_best_sample_is_at_least_the_mean(clips: Tensor) -> None:
+    rows = pictures([Known(), Known(0.2, "noisy")], [clips], "forward", samples=3)
+    assert rows["known"]["psnr"]["value"] == pytest.approx(100) and rows["known"]["ssim"]["value"] == pytest.approx(1)
+    noisy = rows["noisy"]
+    assert noisy["best_psnr"]["value"] > noisy["psnr"]["value"] and noisy["best_ssim"]["value"] > noisy["ssim"]["value"]
+    assert noisy["mean_picture_psnr"]["value"] > noisy["best_psnr"]["value"]
+    assert len(noisy["by_frame"]["psnr"]) == 4 and "lpips" not in noisy
+    still = clips[:, :, :1].expand(-1, -1, 8, -1, -1)
+    copied = pictures([CopyArm("copy", Known())], [still], "forward", samples=3)["copy"]
+    assert copied["psnr"]["value"] == pytest.approx(100) and "best_psnr" not in copied
+
+
+@pytest.mark.parametrize("task", ["forward", "infill"])
+def test_batches_do_not_matter_and_visible_pixels_do_not_count(task: str, clips: Tensor) -> None:
+    arm = Known(0.2)
+    whole, parts = measured(arm, [clips], task), measured(arm, list(clips.split(2)), task)
+    assert np.allclose(whole[0].squared_error, parts[0].squared_error)
+    hidden = arm.hidden(clips, arm.task_mask(task, clips)).expand_as(clips)
+
+    class Spoiled(Known):
+        def answer(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
+            return torch.where(hidden, super().answer(video, mask, seeds), 0.0)
+
+    assert np.array_equal(measured(Spoiled(0.2), [clips], task)[0].squared_error, whole[0].squared_error)
+
+
+def test_extrapolation_continues_what_is_linear() -> None:
+    ramp = (0.2 + 0.1 * torch.arange(8.0)).view(1, 1, 8, 1, 1).expand(2, 3, 8, 32, 32)
+    arms = [ExtrapolateArm("extrapolate", Known()), CopyArm("copy", Known())]
+    rows = pictures(arms, [ramp], "forward")
+    assert rows["extrapolate"]["psnr"]["value"] > 80 > 30 > rows["copy"]["psnr"]["value"]
+    back = pictures(arms, [ramp.flip(2)], "backward")
+    assert back["extrapolate"]["psnr"]["value"] > 80
+    single = arms[0].draw(ramp, arms[0].task_mask("animate", ramp), [0, 0])
+    clipped = (ramp[:, :, 1] + 6 * 0.1).clamp(0, 1)  # the last frame, from the two of the first tubelet
+    torch.testing.assert_close(single[:, :, 7], clipped)
+
+
+def test_a_rollout_feeds_back_what_was_drawn(clips: Tensor) -> None:
+    arm = Fade()
+    video = rollout(arm, clips[:2] * 0.1, 3, [0, 1])
+    assert video.shape == (2, 3, 24, 32, 32)
+    torch.testing.assert_close(video[:, :, :4], clips[:2, :, :4] * 0.1)
+    for step in range(5):  # 4 frames a step
+        torch.testing.assert_close(video[:, :, 4 + 4 * step], video[:, :, 3 + 4 * step] + 0.1)
+    changed = clips[:2].clone()
+    changed[:, :, 4:] = 7.0
+    torch.testing.assert_close(rollout(Fade(), changed * 0.1, 3, [0, 1]), video)
+    assert all((call[:, :, 4:] == 0).all() for call in arm.calls), "the future is not there to be looked at"
+
+
+def test_operations_are_counted() -> None:
+    layer, x = torch.nn.Linear(30, 20, bias=False), torch.randn(7, 30, requires_grad=True)
+    assert operations(lambda: layer(x)) == 2 * 7 * 30 * 20
+    assert step_operations(lambda: layer(x).square().sum()) == 3 * 2 * 7 * 30 * 20
+    found = drawing_cost(Known(), torch.rand(2, 3, 8, 32, 32))
+    assert found["operations"] == 0 and found["seconds"] > 0 and found["steps"] == 8
+
+
+def test_sampling_steps_leaves_the_arm_as_it_was(clips: Tensor) -> None:
+    arm = Known(0.1)
+    curves = sampling_steps([arm], [clips], "forward", [1, 4])
+    assert [point["steps"] for point in curves["known"]] == [1, 4] and arm.steps == 8
+    assert curves["known"][0]["psnr"]["n"] == 5
