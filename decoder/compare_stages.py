@@ -44,7 +44,7 @@ from decoder.latents import LatentSource
 from decoder.metric_weights import missing_weights
 from decoder.perceptual import load_lpips
 from decoder.pixels import PixelModel
-from decoder.surprise_run import read_pairs
+from decoder.surprise_run import read_pairs, twin_places
 from decoder.video_distance import distance_table
 from jepa import JEPA
 from jepa.surprise import accuracy_table, context_tubelets, video_scores, window_frames
@@ -331,9 +331,9 @@ def measure_surprise(bench: Bench) -> dict[str, Any]:
             errors = model.surprise(batch, mask).float().cpu().double().split([len(places) for places in windows])
             for row, places, curve in zip(part, windows, errors, strict=True):
                 scores[model.name].append(video_scores(curve.numpy(), places, context * tubelet, row.evidence))
-    groups = [(possible.concept, possible.condition) for possible, _ in pairs]
+    groups, twins = [(possible.concept, possible.condition) for possible, _ in pairs], twin_places(pairs)
     tables = {
-        name: accuracy_table(groups, found[::2], found[1::2])  # the possible one of a pair comes first
+        name: accuracy_table(groups, found[::2], found[1::2], twins)  # the possible one of a pair comes first
         for name, found in scores.items()
     }
     plain = {name: {score: {concept: {condition: None if a is None else asdict(a) for condition, a in by.items()}

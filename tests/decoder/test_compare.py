@@ -1,0 +1,154 @@
+"""The comparison as a job. Claims:
+
+1. The opponents are trained as the decoder is: data, denoiser, tasks, contexts, optimizer, steps and seed are equal,
+   and so are the denoisers, to the last parameter; B+ differs in its steps alone, by what pretraining the JEPA costs.
+2. The masked-pixel arm differs from the JEPA in its targets alone.
+3. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures anew.
+4. Other settings than those a folder was trained with are refused; what cannot be meant is named.
+5. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
+"""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from decoder import compare as job
+from decoder.budget import decoder_operations, pretrain_operations
+from decoder.compare_plan import CompareConfig, Trained, trained
+from decoder.latents import LatentSource
+from decoder.train import build_decoder
+from decoder.train_opponents import build_pixels
+from jepa import JEPA, ConfigError
+from jepa.config import load_config
+
+HOUSE = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(HOUSE)
+
+
+@pytest.fixture(scope="module", params=["worlds_tiny", "worlds_small"])
+def arms(request: pytest.FixtureRequest) -> Trained:
+    config = load_config(CompareConfig, HOUSE / f"configs/compare/{request.param}.yaml")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(HOUSE)
+        return trained(config, config.seeds[0])
+
+
+def test_the_opponent_is_trained_as_the_decoder_is(arms: Trained) -> None:
+    pixels, decoder = arms.pixels, arms.decoder
+    assert pixels.data == replace(arms.jepa.data, **decoder.data)
+    for key in ("seed", "condition_dim", "model", "flow", "optim", "sampling", "trainer"):
+        assert getattr(pixels, key) == getattr(decoder, key) == getattr(arms.futures, key, getattr(decoder, key)), key
+    for key in ("tasks", "contexts", "condition_dropout"):
+        assert getattr(pixels.mix, key) == getattr(decoder.mix, key) == getattr(arms.futures.mix, key), key
+    assert len(decoder.mix.contexts) > 1, "several context lengths are trained"
+    source = LatentSource(JEPA(arms.jepa.model))
+    drawer = build_decoder(decoder.model, source, arms.jepa.data, False, decoder.condition_dim)
+    opponent = build_pixels(pixels)
+    shapes = [{k: tuple(v.shape) for k, v in model.dit.named_parameters()} for model in (drawer, opponent)]
+    assert shapes[0] == shapes[1]
+
+
+def test_more_steps_pay_for_the_pretraining(arms: Trained) -> None:
+    plus = arms.pixels_plus
+    same = replace(plus, out=arms.pixels.out, trainer=arms.pixels.trainer)
+    assert asdict(same) == asdict(arms.pixels)
+    one = decoder_operations(arms.decoder, arms.jepa) / arms.decoder.trainer.max_steps
+    extra = (plus.trainer.max_steps - arms.pixels.trainer.max_steps) * one
+    assert extra == pytest.approx(pretrain_operations(arms.jepa), rel=0.01)
+
+
+def test_masked_pixels_differ_in_their_targets_alone(arms: Trained) -> None:
+    masked = replace(arms.masked_pixels, out=arms.jepa.out, model=replace(arms.masked_pixels.model, targets="latents"))
+    assert asdict(masked) == asdict(arms.jepa) and arms.masked_pixels.model.targets == "pixels"
+
+
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[CompareConfig, list[str]]:
+    """A comparison whose stages only note that they ran, and write their result."""
+    config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", [f"out={tmp_path}/compare"])
+    ran: list[str] = []
+    plan = job.plan
+
+    def noted(stage: job.Stage) -> job.Stage:
+        def run() -> None:
+            ran.append(stage.name)
+            stage.result.parent.mkdir(parents=True, exist_ok=True)
+            stage.result.write_text("{}")
+
+        return replace(stage, run=run)
+
+    monkeypatch.setattr(job, "plan", lambda settings: [noted(stage) for stage in plan(settings)])
+    monkeypatch.setattr(job, "write_page", lambda out, metrics: out / "report.html")
+    return config, ran
+
+
+def test_nothing_is_done_twice(staged: tuple[CompareConfig, list[str]]) -> None:
+    config, ran = staged
+    with pytest.raises(ConfigError, match=r"only=evaluate, and .* still lacks: Worlds"):
+        job.compare(replace(config, only="evaluate"))
+    assert not ran
+    job.compare(config)
+    first = list(ran)
+    assert first[: len(job.TRAININGS)] == list(job.TRAININGS) and first[len(job.TRAININGS) :] == list(job.STAGES)
+    job.compare(config)
+    assert ran == first
+    (Path(config.out) / "pixels" / "summary.json").unlink()  # as if it had been killed there
+    job.compare(config)
+    assert ran == [*first, "pixels"]
+    job.compare(replace(config, only="evaluate"))
+    assert ran == [*first, "pixels", *job.STAGES]
+    metrics = json.loads((Path(config.out) / "metrics.json").read_text())
+    assert set(job.STAGES) <= metrics.keys() and metrics["seeds"] == [0]
+
+
+def test_other_trainings_are_refused_and_other_measurements_are_not(staged: tuple[CompareConfig, list[str]]) -> None:
+    config, ran = staged
+    job.compare(config)
+    with pytest.raises(ConfigError, match="made with other settings"):
+        job.compare(replace(config, world=["bounce=0.1"]))
+    count = len(ran)
+    job.compare(replace(config, clips=16, only="evaluate"))
+    assert len(ran) == count + len(job.STAGES)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("budget=0", "budget is 0"),
+        ("tasks=[forwards]", "did you mean 'forward'"),
+        ("tasks=[]", "tasks is empty"),
+        ("only=train", "only is 'train'"),
+        ("sweep=noise", "sweep is 'noise'"),
+        ("samples=0", "samples is 0"),
+        ("seeds=[]", "seeds is empty"),
+    ],
+)
+def test_what_cannot_be_meant_is_named(words: str, message: str, tmp_path: Path) -> None:
+    config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", [f"out={tmp_path}/c", words])
+    with pytest.raises(ConfigError, match=message):
+        job.compare(config)
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.slow
+def test_the_whole_job(tmp_path: Path) -> None:
+    words = [f"out={tmp_path}/c", "budget=0.004", "clips=12", "samples=2", "distance_clips=0", "rollout_clips=8",
+             "rollout_lengths=2", "steps=[1]", "films=1", "points=2", "progress=false", "probe_clips=60"]  # fmt: skip
+    config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", words)
+    report = job.compare(config)
+    metrics = json.loads((tmp_path / "c" / "metrics.json").read_text())
+    drawn = {"jepa", "futures", "pixels", "pixels_plus", "copy", "extrapolate", "mean", "target"}
+    for task in config.tasks:
+        assert metrics["pictures"]["tasks"][task].keys() == drawn
+    assert {"jepa", "masked_pixels", "random", "pixels"} == metrics["representation"]["labels"]["motion"].keys()
+    assert metrics["surprise"]["rows"].keys() >= {"jepa", "futures", "pixels", "masked_pixels", "random_0", "copy"}
+    rollouts = metrics["rollout"]["rows"]
+    assert rollouts["truth"]["error"][-1]["value"] < 0.5 < rollouts["copy"]["error"][-1]["value"]
+    assert metrics["physics"]["detector"]["main"]["mean"] < 0.5
+    assert report.is_file() and len(list((tmp_path / "c" / "measured" / "films").glob("*.mp4"))) == 4
