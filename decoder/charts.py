@@ -14,12 +14,15 @@ import matplotlib
 import numpy as np
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 Points = Sequence[tuple[float, float]]
 
 # Names of CSS variables -> placeholders, which no plot would choose by itself.
-_NAMES = ("ink", "faint", "rule", "jepa", "random", "pixels", "target", "mean", "copy")
+_NAMES = (
+    *("ink", "faint", "rule", "jepa", "random", "pixels", "target", "mean", "copy"),
+    *("pixels_plus", "futures", "masked_pixels", "extrapolate"),
+)
 COLOURS = {name: f"#0103{number:02x}" for number, name in enumerate(_NAMES, 1)}
 _STYLE: Any = {
     "svg.fonttype": "none",
@@ -42,11 +45,16 @@ _PERCENT = PercentFormatter(1.0, decimals=0, symbol="\u00a0%")
 
 @dataclass(frozen=True)
 class Line:
-    """A curve: points (x, y), the name of a colour, and what the legend calls it (nothing: no entry)."""
+    """A curve: points (x, y), the name of a colour, and what the legend calls it (nothing: no entry).
+
+    `band` holds an interval (low, high) for each point, NaN where there is none.
+    """
 
     points: Points
     colour: str = "jepa"
     name: str = ""
+    band: Points = ()
+    dashed: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,9 +77,11 @@ def line_chart(
     percent: bool = False,
     dots: bool = False,
     smooth: bool = False,
+    ticks: Sequence[tuple[float, str]] = (),
+    log: bool = False,
 ) -> Markup:
     """Curves over a common x axis. `references` are dashed levels with a name; `smooth` draws a running mean over the
-    faint raw curve."""
+    faint raw curve; `ticks` are the places and words along x; `log` is for x."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(5.0, 3.1), layout="constrained")
         axes = figure.add_subplot(xlabel=xlabel, ylabel=ylabel)
@@ -80,16 +90,28 @@ def line_chart(
             if smooth and len(y) >= 40:
                 axes.plot(x, y, color=COLOURS[line.colour], linewidth=0.8, alpha=0.3)
                 y = running_mean(y, len(y) // 20)
-            marker = "o" if dots or len(x) < 30 else ""
-            axes.plot(x, y, color=COLOURS[line.colour], marker=marker, markersize=4)
+            marker = "o" if not line.dashed and (dots or len(x) < 30) else ""
+            style: Any = (0, (5, 2)) if line.dashed else "-"
+            axes.plot(x, y, color=COLOURS[line.colour], marker=marker, markersize=4, linestyle=style)
+            if line.band:
+                low, high = np.array(line.band, float).T
+                axes.fill_between(x, low, high, color=COLOURS[line.colour], alpha=0.15, linewidth=0)
+                axes.vlines(x, low, high, color=COLOURS[line.colour], alpha=0.5, linewidth=1)
         for level, _ in references:
             axes.axhline(level, **_REFERENCE)
-        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+        if log:
+            axes.set_xscale("log")
+        if ticks:
+            axes.xaxis.set_minor_locator(NullLocator())
+            axes.set_xticks([x for x, _ in ticks], [word for _, word in ticks])
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True, min_n_ticks=1))
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
         axes.margins(y=0.12)
         if percent:
             axes.yaxis.set_major_formatter(_PERCENT)
-        entries = [(line.colour, line.name) for line in lines if line.name] + [("", name) for _, name in references]
+        entries = [(line.colour, line.name, line.dashed) for line in lines if line.name]
+        entries += [("", name, True) for _, name in references]
         return _svg(figure, f"{ylabel} over {xlabel}") + _legend(entries)
 
 
@@ -113,7 +135,7 @@ def interval_chart(
             axes.xaxis.set_major_formatter(_PERCENT)
         if reference is not None:
             axes.axvline(reference[0], **_REFERENCE)
-        entries = [] if reference is None else [("", reference[1])]
+        entries = [] if reference is None else [("", reference[1], True)]
         return _svg(figure, f"{xlabel}: " + ", ".join(row.name for row in rows)) + _legend(entries)
 
 
@@ -125,11 +147,12 @@ def running_mean(y: np.ndarray, width: int) -> np.ndarray:
     return (sums[last] - sums[first]) / (last - first)
 
 
-def _legend(entries: Sequence[tuple[str, str]]) -> Markup:
-    """Colours and what they stand for; no colour stands for a dashed reference."""
+def _legend(entries: Sequence[tuple[str, str, bool]]) -> Markup:
+    """Colours, what they stand for, and whether they are dashed; no colour stands for a reference."""
     spans = []
-    for colour, name in entries:
-        style = f"border-top: 3px solid var(--{colour})" if colour else "border-top: 2px dashed var(--faint)"
+    for colour, name, dashed in entries:
+        width, kind = (3, "solid") if not dashed else (3, "dashed") if colour else (2, "dashed")
+        style = f"border-top: {width}px {kind} var(--{colour or 'faint'})"
         spans.append(Markup('<span><i style="{}"></i>{}</span> ').format(style, name))
     return Markup('<div class="legend">{}</div>').format(Markup("").join(spans)) if spans else Markup("")
 

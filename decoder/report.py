@@ -77,23 +77,33 @@ class Page:
 
 def write_html(page: Page) -> str:
     """The page as HTML."""
+    return (
+        templates()
+        .get_template("report.html.j2")
+        .render(
+            page=page,
+            columns=[tuple(column.partition("\n")[::2]) for column in page.columns],
+            m=page.metrics,
+            headline=headline(page.metrics),
+            findings=findings(page.metrics),
+            health=health_curves(page.curves["pretrain"], page.metrics),
+            drawing=decoder_curves(page.curves["decoder"]),
+            probes=probe_charts(page.metrics),
+            pictures=picture_charts(page.metrics["decode"]),
+            names=REPRESENTATIONS,
+            rows=ROWS,
+            tasks=TASKS,
+        )
+    )
+
+
+def templates() -> Environment:
+    """The templates of all reports, which escape what they are given and know its formats."""
     here = Environment(loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined)
     here.trim_blocks = here.lstrip_blocks = True
     words = {"percent": percent, "duration": duration, "difference": difference, "count": lambda n: f"{n:,}"}
     here.filters |= {**words, "data": _data_uri}
-    return here.get_template("report.html.j2").render(
-        page=page,
-        m=page.metrics,
-        headline=headline(page.metrics),
-        findings=findings(page.metrics),
-        health=health_curves(page.curves["pretrain"], page.metrics),
-        drawing=decoder_curves(page.curves["decoder"]),
-        probes=probe_charts(page.metrics),
-        pictures=picture_charts(page.metrics["decode"]),
-        names=REPRESENTATIONS,
-        rows=ROWS,
-        tasks=TASKS,
-    )
+    return here
 
 
 # ---------------------------------------------------------------------- plots: (title, what it says, SVG)
