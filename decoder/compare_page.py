@@ -74,7 +74,7 @@ def render(metrics: dict[str, Any], films: list[WallFilm]) -> str:
             verdicts=verdicts(judge),
             fairness=fairness(judge),
             arms={arm: label for arm, label in ARMS.items() if arm in _present(metrics)},
-            in_latents=listed([ARMS[arm].letter for arm in IN_LATENTS]),
+            in_latents=listed([f"{ARMS[arm].name}s" if ARMS[arm].control else ARMS[arm].letter for arm in IN_LATENTS]),
             films=films,
             columns=[_column(name) for name in metrics.get("films", {}).get("columns", [])],
             tasks=TASKS,

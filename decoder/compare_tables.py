@@ -47,7 +47,7 @@ def pictures(figures: Figures, task: str, samples: float) -> Table:
         "LPIPS": ("lpips", three),
         f"LPIPS, best of {samples:.0f}": ("best_lpips", three),
     }
-    return grid(figures, task, ARMS, columns, lambda arm, key: f"pictures/tasks/{task}/{arm}/{key}")
+    return grid(figures, f"Task {task}", ARMS, columns, lambda arm, key: f"pictures/tasks/{task}/{arm}/{key}")
 
 
 def contexts(figures: Figures, tubelet_size: int) -> Table:

@@ -421,8 +421,8 @@ def test_what_is_missing_is_said(unplotted: None) -> None:
 
 def test_fairness_is_counted() -> None:
     assert fairness(judge(metrics())) == (
-        "A’s decoder and B are denoisers of 1,418,112 parameters each, trained with 24.2\u00a0TFLOP each. Pretraining the "
-        "JEPA took 60.5\u00a0TFLOP more; B+ was given as many on top, 84.7\u00a0TFLOP in all."
+        "A’s decoder and B are denoisers of 1,418,112 parameters each, trained with 24.2\u00a0TFLOP each. Pretraining "
+        "the JEPA took 60.5\u00a0TFLOP more; B+ was given as many on top, 84.7\u00a0TFLOP in all."
     )
     unequal = fairness(
         judge(metrics(cost__rows__pixels={"denoiser_parameters": 1500000, "training_operations": 2.5e13}))
