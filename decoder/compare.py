@@ -9,6 +9,7 @@ Notable:
 """
 
 import json
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
@@ -125,7 +126,16 @@ def plan(config: CompareConfig) -> list[Stage]:
 
 
 def _measuring(run: Callable[[Bench], Any], bench: Bench, result: Path) -> Callable[[], object]:
-    return lambda: write_text(result, json.dumps(run(bench), indent=2) + "\n")
+    return lambda: write_text(result, json.dumps(_strict(run(bench)), indent=2, allow_nan=False) + "\n")
+
+
+def _strict(found: Any) -> Any:
+    """Numbers that JSON does not know (NaN, infinities) become null: they stand for what could not be measured."""
+    if isinstance(found, dict):
+        return {str(key): _strict(value) for key, value in found.items()}
+    if isinstance(found, list | tuple):
+        return [_strict(value) for value in found]
+    return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
 def _trainings(config: CompareConfig, seed: int) -> Iterator[Stage]:

@@ -45,7 +45,7 @@ def representation(bench: "Bench") -> dict[str, Any]:
             steps[task][name] = [{"step": 0, "clips_seen": 0, "operations": 0, **labels[task][name]["1"]}]
     for name, settings in (("jepa", trained.jepa), ("masked_pixels", trained.masked_pixels)):
         total = pretrain_operations(settings)
-        for step, path in _kept(Path(settings.out)):
+        for step, path in _kept(Path(settings.out), settings.trainer.max_steps):
             model = JEPA.load(path)
             features = {split: clips.read(model, "trained") for split, clips in sets.items()}
             at = {"step": step, "clips_seen": step * settings.data.batch_size,
@@ -106,7 +106,7 @@ def _ask(features: dict[str, Features], sets: dict[str, Clips], task: str, fract
     return found | {"labels": len(rows)}
 
 
-def _kept(folder: Path) -> list[tuple[int, Path]]:
+def _kept(folder: Path, steps: int) -> list[tuple[int, Path]]:
     """(step, checkpoint) of everything that `trainer.keep_every` kept, and of the last step."""
     found = {int(path.stem.partition("=")[2]): path for path in folder.glob("step=*.ckpt")}
-    return sorted(found.items())
+    return sorted({steps: folder / "last.ckpt", **found}.items())

@@ -31,6 +31,16 @@ def estimate(values: np.ndarray, scale: Callable[[np.ndarray], np.ndarray] | Non
     return {"value": float(means[0]), "ci95": [float(low), float(high)], "n": len(known)}
 
 
+def gap(a: np.ndarray, b: np.ndarray, scale: Callable[[np.ndarray], np.ndarray], seed: int = 0) -> Estimate:
+    """scale(mean of a) - scale(mean of b) of values (clips,) of the same clips, resampled in pairs: a hard clip is hard
+    for both."""
+    draws = np.random.default_rng(seed).integers(0, len(a), (RESAMPLES, len(a)))
+    resampled = scale(a[draws].mean(1)) - scale(b[draws].mean(1))
+    low, high = np.quantile(resampled, [0.025, 0.975])
+    value = float(scale(a.mean(keepdims=True))[0] - scale(b.mean(keepdims=True))[0])
+    return {"value": value, "ci95": [float(low), float(high)], "n": len(a)}
+
+
 def decibels(squared_error: np.ndarray) -> np.ndarray:
     """PSNR of pixels in [0, 1]; 100 dB stands for identical."""
     return -10 * np.log10(np.maximum(squared_error, 1e-10))

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from decoder.arms import Arm
-from decoder.estimates import decibels, estimate
+from decoder.estimates import decibels, estimate, gap
 from decoder.perceptual import PictureErrors, picture_errors
 
 
@@ -33,13 +33,19 @@ def pictures(
     lpips: nn.Module | None = None,
 ) -> dict[str, Any]:
     """{arm: {"psnr", "best_psnr", "mean_picture_psnr", "ssim", "lpips", "best_lpips", "by_frame": {...}}}, each an
-    `Estimate`; arms that do not sample have no best and no mean picture. `videos` are batches (B, C, T, H, W)."""
-    rows = {}
+    `Estimate`; arms that do not sample have no best and no mean picture. `videos` are batches (B, C, T, H, W).
+
+    Beside an arm called `pixels` every other has "psnr_over_pixels" too: the difference in dB, paired by clip.
+    """
+    rows, errors = {}, {}
     for arm in arms:
         found = measured(arm, videos, task, context, samples if arm.samples_differ else 1, lpips)
         rows[arm.name] = _row(found[:-1])
+        errors[arm.name] = np.mean([part.squared_error.mean(1) for part in found[:-1]], axis=0)  # (clips,)
         if len(found) > 2:
             rows[arm.name]["mean_picture_psnr"] = estimate(found[-1].squared_error.mean(1), decibels)
+    for name in rows.keys() - {"pixels"} if "pixels" in rows else ():
+        rows[name]["psnr_over_pixels"] = gap(errors[name], errors["pixels"], decibels)
     return rows
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from decoder.arms import Arm, CopyArm, ExtrapolateArm
 from decoder.cost import drawing_cost, operations, step_operations
-from decoder.estimates import decibels, estimate
+from decoder.estimates import decibels, estimate, gap
 from decoder.evaluate import measured, pictures, rollout, sampling_steps
 from jepa import Mask
 
@@ -65,6 +65,10 @@ def test_an_estimate_is_a_mean_and_an_interval_over_the_clips_that_have_a_value(
     assert high - low == pytest.approx(2 * 1.96 * known.std() / np.sqrt(300), rel=0.15)
     assert estimate(np.full(3, np.nan)) == {"value": None, "ci95": None, "n": 0}
     assert estimate(np.full(4, 0.01), decibels)["value"] == pytest.approx(20)
+    hard = np.random.default_rng(1).uniform(0.001, 1, 300)  # clips differ widely, both arms alike
+    apart, paired = [estimate(x, decibels)["ci95"] or [] for x in (hard, hard / 10)], gap(hard / 10, hard, decibels)
+    assert paired["value"] == pytest.approx(10) and paired["ci95"] == pytest.approx([10, 10])
+    assert apart[0][1] - apart[0][0] > 0.3
 
 
 def test_truth_scores_perfectly_and_the_best_sample_is_at_least_the_mean(clips: Tensor) -> None:
