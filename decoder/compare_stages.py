@@ -158,8 +158,10 @@ def average(values: np.ndarray) -> np.ndarray:
 
 
 def measure_pictures(bench: Bench) -> dict[str, Any]:
-    """Every task, all arms and bounds; forward with every context length too. Other tasks than forward are drawn on half
-    of the clips: LPIPS, and not the drawing, takes the time."""
+    """Every task, all arms and bounds; forward with every context length too.
+
+    Other tasks than forward are drawn on half of the clips: LPIPS, and not the drawing, takes the time.
+    """
     config = bench.config
     videos = bench.clips(config.clips)
     data, (height, width) = bench.data, bench.size
