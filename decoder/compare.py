@@ -10,7 +10,6 @@ Notable:
 
 import json
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -22,9 +21,8 @@ from data.worlds_pairs import PairsConfig, generate_pairs
 from decoder.compare_page import write_page
 from decoder.compare_plan import CompareConfig, check, trained
 from decoder.compare_stages import STAGES, Bench
-from decoder.findings import duration
 from decoder.machine import commit, environment
-from decoder.stages import Ledger, Stage, claim
+from decoder.stages import Ledger, Stage, claim, run_stages
 from decoder.train import train_decoder
 from decoder.train_opponents import train_futures, train_pixels
 from jepa.config import ConfigError, load_config
@@ -39,7 +37,7 @@ def compare(config: CompareConfig) -> Path:
     check(config)
     if config.sweep:
         return sweep(config)
-    out, begun = Path(config.out), time.perf_counter()
+    out = Path(config.out)
     stages = plan(config)
     training = [stage for stage in stages if _base(stage) in TRAININGS]
     claim(out, training)  # what is measured may change; what is trained may not
@@ -51,14 +49,7 @@ def compare(config: CompareConfig) -> Path:
             if stage not in training:
                 stage.result.unlink(missing_ok=True)
     ledger = Ledger(out / "stages.json")
-    for number, stage in enumerate(stages, 1):
-        elapsed = time.perf_counter() - begun
-        print(f"\n[{elapsed // 60:3.0f}:{elapsed % 60:02.0f}] {number}/{len(stages)} {stage.title}", flush=True)
-        if stage.done:
-            print(f"         done before, in {duration(ledger.seconds(stage.name))}")
-            continue
-        with ledger.timed(stage.name, stage.result.parent):
-            stage.run()
+    run_stages(stages, ledger)
     metrics = gather(config, stages, ledger)
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     report = write_page(out, metrics)

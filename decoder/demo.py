@@ -20,11 +20,11 @@ from typing import Any, NamedTuple
 
 from data.transforms import frame_size
 from data.worlds import WorldConfig, generate
-from decoder.findings import duration, summary
+from decoder.findings import summary
 from decoder.look import FPS, LookConfig, draw_pictures, measure, read_rows
 from decoder.machine import commit, environment
 from decoder.report import Command, Film, Page, write_html
-from decoder.stages import Ledger, Stage, claim
+from decoder.stages import Ledger, Stage, claim, run_stages
 from decoder.train import DecoderTrainConfig, data_settings, train_decoder
 from jepa import ConfigError, load_config
 from jepa.files import write_text
@@ -68,16 +68,8 @@ def demo(config: DemoConfig) -> Path:
     out = Path(config.out)
     stages = plan(config)
     claim(out, stages)
-    ledger, spent = Ledger(out / "stages.json"), 0.0
-    for number, stage in enumerate(stages, 1):
-        elapsed = time.perf_counter() - begun
-        print(f"\n[{elapsed // 60:2.0f}:{elapsed % 60:02.0f}] {number}/{len(stages)} {stage.title}", flush=True)
-        if stage.done:
-            print(f"        done before, in {duration(ledger.seconds(stage.name))}")
-            continue
-        with ledger.timed(stage.name, stage.result.parent):
-            stage.run()
-        spent += time.perf_counter() - begun - elapsed
+    ledger = Ledger(out / "stages.json")
+    spent = run_stages(stages, ledger)
     metrics = gather(config, stages)
     seconds = {stage.name: ledger.seconds(stage.name) for stage in stages}
     seconds["other"] = time.perf_counter() - begun - spent

@@ -87,6 +87,7 @@ class FlowModule(pl.LightningModule):
 
     kind: str  # of the checkpoint
     model: nn.Module  # what is trained; it has a `config`
+    source: LatentSource | None = None  # a frozen JEPA, where latents are read; no part of the module
 
     def __init__(
         self, mix: TaskMixConfig, optim: DecoderOptimConfig, flow: FlowConfig, sampling: SamplingConfig
@@ -103,6 +104,14 @@ class FlowModule(pl.LightningModule):
         choose("flow.time", flow.time, TIMES)
         self.tasks, self.contexts, self.condition_dropout = mix.tasks, mix.contexts, mix.condition_dropout
         self.optim, self.flow, self.sampling = optim, flow, sampling
+
+    def on_fit_start(self) -> None:
+        if self.source is not None:
+            self.source.to(self.device)
+
+    def on_validation_start(self) -> None:
+        if self.source is not None:
+            self.source.to(self.device)
 
     def draw_task(self, draw: torch.Generator) -> tuple[str, int | None]:
         """A task, and how many tubelets it shows (None: its own default)."""
@@ -149,6 +158,7 @@ class DecoderModule(FlowModule):
     """Trains a `Decoder` on the latents of a frozen JEPA."""
 
     kind = KIND
+    source: LatentSource
 
     def __init__(
         self,
@@ -167,12 +177,6 @@ class DecoderModule(FlowModule):
     @property
     def model(self) -> Decoder:  # type: ignore[override]
         return self.decoder
-
-    def on_fit_start(self) -> None:
-        self.source.to(self.device)
-
-    def on_validation_start(self) -> None:
-        self.source.to(self.device)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         video = batch["video"]

@@ -69,6 +69,7 @@ class FuturesModule(FlowModule):
 
     kind = FUTURES
     model: Futures
+    source: LatentSource
 
     def __init__(
         self,
@@ -81,12 +82,6 @@ class FuturesModule(FlowModule):
     ) -> None:
         super().__init__(mix, optim, flow, sampling)
         self.model, self.source = model, source
-
-    def on_fit_start(self) -> None:
-        self.source.to(self.device)
-
-    def on_validation_start(self) -> None:
-        self.source.to(self.device)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         video = batch["video"]

@@ -6,12 +6,13 @@ Both records are files that survive an interruption.
 import json
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from decoder.findings import duration
 from jepa import ConfigError
 from jepa.config import differences
 from jepa.files import write_text
@@ -72,6 +73,21 @@ class Ledger:
 
     def _save(self) -> None:
         write_text(self.file, json.dumps(self._starts, indent=2) + "\n")
+
+
+def run_stages(stages: Sequence[Stage], ledger: Ledger) -> float:
+    """Run what is not done, in order, and say so; the seconds that it took."""
+    begun, spent = time.perf_counter(), 0.0
+    for number, stage in enumerate(stages, 1):
+        elapsed = time.perf_counter() - begun
+        print(f"\n[{elapsed // 60:2.0f}:{elapsed % 60:02.0f}] {number}/{len(stages)} {stage.title}", flush=True)
+        if stage.done:
+            print(f"        done before, in {duration(ledger.seconds(stage.name))}")
+            continue
+        with ledger.timed(stage.name, stage.result.parent):
+            stage.run()
+        spent += time.perf_counter() - begun - elapsed
+    return spent
 
 
 def _last_sign(folder: Path, otherwise: float) -> float:
