@@ -187,13 +187,13 @@ def _demo(config: Any) -> None:
 
 
 def _compare_schema() -> type:
-    from decoder.compare_plan import CompareConfig
+    from decoder.compare.plan import CompareConfig
 
     return CompareConfig
 
 
 def _compare(config: Any) -> None:
-    from decoder.compare import compare
+    from decoder.compare.job import compare
 
     compare(config)
 

@@ -26,11 +26,14 @@ ROOTS = {
     "decoder.look",
     "decoder.demo",
     "decoder.budget",
-    "decoder.compare",
-    "decoder.compare_films",
-    "decoder.compare_plan",
-    "decoder.compare_probe",
-    "decoder.compare_stages",
+    "decoder.compare.bench",
+    "decoder.compare.films",
+    "decoder.compare.job",
+    "decoder.compare.physics",
+    "decoder.compare.plan",
+    "decoder.compare.probe",
+    "decoder.compare.stages",
+    "decoder.compare.surprise",
 }
 MAY_IMPORT = {"data": {"data"}, "jepa": {"jepa"}, "decoder": {"decoder", "jepa"}}
 ROOMS = {

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from decoder import compare as job
 from decoder.budget import decoder_operations, pretrain_operations
-from decoder.compare_plan import CompareConfig, Trained, trained
+from decoder.compare import job
+from decoder.compare.plan import CompareConfig, Trained, trained
 from decoder.latents import LatentSource
 from decoder.train import build_decoder
 from decoder.train_opponents import build_pixels
@@ -83,7 +83,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[CompareConf
 
         return replace(stage, run=run)
 
-    monkeypatch.setattr(job, "plan", lambda settings: [noted(stage) for stage in plan(settings)])
+    monkeypatch.setattr(job, "plan", lambda settings, arms: [noted(stage) for stage in plan(settings, arms)])
     monkeypatch.setattr(job, "write_page", lambda out, metrics: out / "report.html")
     return config, ran
 

@@ -27,11 +27,11 @@ from markupsafe import Markup
 from data import write_video
 from decoder import compare_charts
 from decoder.charts import Line, line_chart
-from decoder.compare_figures import Figure, figures
-from decoder.compare_findings import fairness, verdicts
-from decoder.compare_judge import Judge
-from decoder.compare_labels import operations, significant
-from decoder.compare_page import WallFilm, render, write_page
+from decoder.compare.figures import Figure, figures
+from decoder.compare.findings import fairness, verdicts
+from decoder.compare.judge import Judge
+from decoder.compare.labels import operations, significant
+from decoder.compare.page import WallFilm, render, write_page
 
 ARMS = ("jepa", "futures", "pixels", "pixels_plus", "copy", "extrapolate", "mean", "target")
 ORDER = dict(zip(ARMS, (8, 7, 4, 5, 2, 1, 0, 9), strict=True))  # how good each is here: A far ahead of B

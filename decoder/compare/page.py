@@ -11,12 +11,11 @@ from typing import Any
 
 import yaml
 
-from decoder import compare_charts as charts
-from decoder import compare_tables as tables
-from decoder.compare_figures import NAMES, figures, write_csv
-from decoder.compare_findings import fairness, surprise_score, verdicts
-from decoder.compare_judge import Judge, listed
-from decoder.compare_labels import ARMS, IN_LATENTS
+from decoder.compare import charts, tables
+from decoder.compare.figures import NAMES, figures, write_csv
+from decoder.compare.findings import fairness, surprise_score, verdicts
+from decoder.compare.judge import Judge, listed
+from decoder.compare.labels import ARMS, IN_LATENTS
 from decoder.report import TASKS, templates
 from jepa.files import write_text
 

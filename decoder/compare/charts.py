@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from markupsafe import Markup
 
 from decoder.charts import Interval, Line, interval_chart, line_chart
-from decoder.compare_figures import Figure
-from decoder.compare_findings import final
-from decoder.compare_labels import ARMS, ENCODERS, PROBES, SETS, UNITS, Label, pick
+from decoder.compare.figures import Figure
+from decoder.compare.findings import final
+from decoder.compare.labels import ARMS, ENCODERS, PROBES, SETS, UNITS, Label, pick
 
 Figures = Mapping[str, Figure]
 BAR, BAND = "Bar: 95\u00a0% interval.", "Band: 95\u00a0% interval."

@@ -10,8 +10,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from decoder.compare_figures import Figure
-from decoder.compare_labels import Format, Label
+from decoder.compare.figures import Figure
+from decoder.compare.labels import Format, Label
 
 Outcome = int | None  # 1: the first is better, -1: the second, 0: undecided, None: not measured
 

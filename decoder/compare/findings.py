@@ -5,9 +5,9 @@ Notable: the rule is that of `compare_judge`, which says just as plainly that th
 
 from collections.abc import Mapping
 
-from decoder.compare_figures import Figure
-from decoder.compare_judge import Judge, Verdict, judged, tell
-from decoder.compare_labels import ARMS, ENCODERS, minus, one, operations, pick, share, three, two, whole
+from decoder.compare.figures import Figure
+from decoder.compare.judge import Judge, Verdict, judged, tell
+from decoder.compare.labels import ARMS, ENCODERS, minus, one, operations, pick, share, three, two, whole
 
 ALIKE = 0.02  # share by which two arms may differ and still count as equally large
 GONE = 0.05  # share of frames with an object, below which it is lost

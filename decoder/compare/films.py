@@ -18,7 +18,7 @@ from decoder.evaluate import clip_seeds, measured
 from decoder.films import side_by_side
 
 if TYPE_CHECKING:
-    from decoder.compare_stages import Bench
+    from decoder.compare.bench import Bench
 
 SHOWN = ("jepa", "pixels", "pixels_plus", "futures", "copy", "mean", "target")
 FPS = 4

@@ -3,14 +3,14 @@
     worlds, long worlds, pairs -> A jepa, C masked pixels, decoder, B pixels, B+ pixels, D futures -> measure -> report
 
 Notable:
-- What is trained is in `decoder.compare_plan`, what is measured in `decoder.compare_stages`.
+- What is trained is in `decoder.compare.plan`, what is measured in `decoder.compare.stages`.
 - Every stage leaves a file when it is done; started again, finished stages are kept and an unfinished training resumes.
 - `only=evaluate` measures again what is trained, and trains nothing.
 """
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,10 @@ from typing import Any
 from data.transforms import frame_size
 from data.worlds import WorldConfig, generate
 from data.worlds_pairs import PairsConfig, generate_pairs
-from decoder.compare_page import write_page
-from decoder.compare_plan import CompareConfig, check, trained
-from decoder.compare_stages import STAGES, Bench
+from decoder.compare.bench import Bench
+from decoder.compare.page import write_page
+from decoder.compare.plan import CompareConfig, Trained, check, trained
+from decoder.compare.stages import STAGES
 from decoder.machine import commit, environment
 from decoder.stages import Ledger, Stage, claim, run_stages
 from decoder.train import train_decoder
@@ -38,7 +39,8 @@ def compare(config: CompareConfig) -> Path:
     if config.sweep:
         return sweep(config)
     out = Path(config.out)
-    stages = plan(config)
+    arms = [trained(config, seed) for seed in config.seeds]
+    stages = plan(config, arms)
     training = [stage for stage in stages if _base(stage) in TRAININGS]
     claim(out, training)  # what is measured may change; what is trained may not
     if config.only == "evaluate":
@@ -50,7 +52,7 @@ def compare(config: CompareConfig) -> Path:
                 stage.result.unlink(missing_ok=True)
     ledger = Ledger(out / "stages.json")
     run_stages(stages, ledger)
-    metrics = gather(config, stages, ledger)
+    metrics = gather(config, arms, stages, ledger)
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     report = write_page(out, metrics)
     print(f"\nreport: {report}")
@@ -77,7 +79,7 @@ def sweep(config: CompareConfig) -> Path:
 # ---------------------------------------------------------------------- the plan
 
 
-def plan(config: CompareConfig) -> list[Stage]:
+def plan(config: CompareConfig, arms: Sequence[Trained]) -> list[Stage]:
     """All stages with their settings; ConfigError where those cannot be meant."""
     out, stages = Path(config.out), []
     world = load_config(WorldConfig, config.worlds, [*config.world, f"out={out}/worlds"])
@@ -85,7 +87,7 @@ def plan(config: CompareConfig) -> list[Stage]:
         world.clips = max(120, round(world.clips * config.budget))
         for key in ("val_fraction", "test_fraction"):
             setattr(world, key, max(getattr(world, key), 24 / world.clips))
-    data = trained(config, config.seeds[0]).jepa.data
+    data = arms[0].jepa.data
     clip = data.num_frames * (data.stride or 1)
     # Every sprite stays in the picture, however long: walls throw all of them back.
     long = replace(world, out=f"{out}/long", clips=max(8, round(config.rollout_clips * min(1.0, config.budget * 4))),
@@ -104,10 +106,10 @@ def plan(config: CompareConfig) -> list[Stage]:
         Stage("pairs", f"Pairs: {pairs.pairs} of each concept", pairs, "", out / "pairs" / "world.json",
               lambda: generate_pairs(pairs, show)),
     ]  # fmt: skip
-    for seed in config.seeds:
-        stages += list(_trainings(config, seed))
-    for seed in config.seeds:
-        bench = Bench(config, trained(config, seed))
+    for seed, found in zip(config.seeds, arms, strict=True):
+        stages += list(_trainings(config, seed, found))
+    for seed, found in zip(config.seeds, arms, strict=True):
+        bench = Bench(config, found)
         for name, (title, run) in STAGES.items():
             result = bench.trained.folder / "measured" / f"{name}.json"
             stages.append(
@@ -129,9 +131,8 @@ def _strict(found: Any) -> Any:
     return None if isinstance(found, float) and not math.isfinite(found) else found
 
 
-def _trainings(config: CompareConfig, seed: int) -> Iterator[Stage]:
+def _trainings(config: CompareConfig, seed: int, found: Trained) -> Iterator[Stage]:
     """A, C, the decoder, B, B+ and D."""
-    found = trained(config, seed)
     steps = lambda settings: f"{settings.trainer.max_steps:,} steps"
     jobs: list[tuple[str, str, Callable[[Any], object]]] = [
         ("jepa", "A  JEPA: pretrain", pretrain),
@@ -166,14 +167,14 @@ def _base(stage: Stage) -> str:
 # ---------------------------------------------------------------------- what was found
 
 
-def gather(config: CompareConfig, stages: list[Stage], ledger: Ledger) -> dict[str, Any]:
+def gather(config: CompareConfig, arms: Sequence[Trained], stages: list[Stage], ledger: Ledger) -> dict[str, Any]:
     """All figures of finished stages, as metrics.json holds them."""
     out = Path(config.out)
-    seeds = {}
-    for seed in config.seeds:
-        folder = trained(config, seed).folder
-        seeds[seed] = {name: json.loads((folder / "measured" / f"{name}.json").read_text()) for name in STAGES}
-    jepa = trained(config, config.seeds[0]).jepa
+    seeds = {
+        seed: {name: json.loads((found.folder / "measured" / f"{name}.json").read_text()) for name in STAGES}
+        for seed, found in zip(config.seeds, arms, strict=True)
+    }
+    jepa = arms[0].jepa
     encoder, data = jepa.model.encoder, jepa.data
     height, width = frame_size(data.size)
     seconds = {stage.name: ledger.seconds(stage.name) for stage in stages}

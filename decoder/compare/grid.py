@@ -6,9 +6,9 @@ Notable: a cell knows the names of its figures in metrics.csv, so that nothing s
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from decoder.compare_figures import Figure
-from decoder.compare_judge import brackets
-from decoder.compare_labels import Format, Label
+from decoder.compare.figures import Figure
+from decoder.compare.judge import brackets
+from decoder.compare.labels import Format, Label
 
 Figures = Mapping[str, Figure]
 DASH = "–"

@@ -22,7 +22,7 @@ from jepa.probe import Features, pixel_tokens, run_probe, subset
 from jepa.training import auto_precision
 
 if TYPE_CHECKING:
-    from decoder.compare_stages import Bench
+    from decoder.compare.bench import Bench
 
 TASKS = {"motion": "label", "appearance": "shape"}  # what is asked: the column of the tables that answers
 

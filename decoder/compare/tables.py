@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 
-from decoder.compare_findings import final, last_length
-from decoder.compare_grid import DASH, Cell, Figures, Row, Table, block, cell, grid, onto
-from decoder.compare_labels import (
+from decoder.compare.findings import final, last_length
+from decoder.compare.grid import DASH, Cell, Figures, Row, Table, block, cell, grid, onto
+from decoder.compare.labels import (
     ARMS,
     ENCODERS,
     IN_LATENTS,

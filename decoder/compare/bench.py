@@ -1,0 +1,111 @@
+"""The trained arms of one seed of a comparison, and the clips they are measured on. A composition root.
+
+Test clips meet nothing that learns or chooses. All arms meet the same clips, masks and seeds.
+"""
+
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from data.clips import clip_indices
+from data.dataset import list_videos
+from data.module import build_cache, make_dataset
+from data.transforms import frame_size
+from data.worlds import load_truth
+from decoder.arms import Arm, CopyArm, ExtrapolateArm, LatentArm, MeanArm, PixelArm, TargetArm
+from decoder.compare.plan import CompareConfig, Trained
+from decoder.decoder import Decoder
+from decoder.futures import Futures
+from decoder.latents import LatentSource
+from decoder.metric_weights import missing_weights
+from decoder.perceptual import load_lpips
+from decoder.pixels import PixelModel
+from jepa import JEPA
+from jepa.training import pick_device
+
+BATCH = 64
+
+
+class Bench:
+    """The trained arms of one seed, and the clips they are measured on; everything is loaded when first used."""
+
+    def __init__(self, config: CompareConfig, trained: Trained) -> None:
+        self.config, self.trained, self.data = config, trained, trained.jepa.data
+        self.out, self.size = Path(config.out), frame_size(trained.jepa.data.size)
+
+    @cached_property
+    def device(self) -> torch.device:
+        return pick_device()
+
+    @property
+    def steps(self) -> int:
+        """Sampling steps of every arm: the decoder's own."""
+        return self.trained.decoder.sampling.steps
+
+    @cached_property
+    def source(self) -> LatentSource:
+        return LatentSource(JEPA.load(self.trained.folder / "jepa" / "best.ckpt")).to(self.device)
+
+    @cached_property
+    def decoder(self) -> Decoder:
+        return Decoder.load(self.trained.folder / "decoder" / "decoder").to(self.device)
+
+    @cached_property
+    def drawing(self) -> dict[str, Arm]:
+        """Every arm and control that draws, by name: A jepa, D futures, B pixels, B+ pixels_plus, and the controls."""
+        steps = self.steps
+        futures = Futures.load(self.trained.folder / "futures" / "futures").to(self.device)
+        arms: list[Arm] = [
+            LatentArm("jepa", self.source, self.decoder, steps=steps),
+            LatentArm("futures", self.source, self.decoder, futures, steps),
+        ]
+        for name in ("pixels", "pixels_plus") if self.config.plus else ("pixels",):
+            model = PixelModel.load(self.trained.folder / name / "pixels").to(self.device)
+            arms.append(PixelArm(name, model, steps))
+        arms += [CopyArm("copy", arms[0]), ExtrapolateArm("extrapolate", arms[0])]
+        arms += [
+            MeanArm("mean", self.source, self.decoder, steps=steps),
+            TargetArm("target", self.source, self.decoder, steps=steps),
+        ]
+        return {arm.name: arm for arm in arms}
+
+    @cached_property
+    def arms(self) -> list[Arm]:
+        """The arms that predict, without bounds."""
+        return [arm for name, arm in self.drawing.items() if name not in ("mean", "target")]
+
+    @cached_property
+    def lpips(self) -> nn.Module | None:
+        """LPIPS, where its weights are installed."""
+        return None if missing_weights() else load_lpips(self.device)
+
+    def clips(self, count: int, rows: np.ndarray | None = None) -> list[Tensor]:
+        """Batches (B, C, T, H, W) of test clips: the first `count`, or those of `rows`."""
+        data = self.data
+        videos = list_videos(str(self.out / "worlds" / "test.csv"), data.labels, data.label_column)
+        dataset = make_dataset(data, videos, cache=build_cache(data, videos))
+        chosen = Subset(dataset, list(range(min(count, len(dataset)))) if rows is None else rows.tolist())
+        return [batch["video"].to(self.device) for batch in DataLoader(chosen, BATCH)]
+
+    @cached_property
+    def truth(self) -> dict[str, np.ndarray]:
+        """Ground truth of the test clips, in the order of test.csv."""
+        everything = load_truth(self.out / "worlds")
+        rows = np.flatnonzero(everything["splits"] == 2)
+        place = np.full(len(everything["splits"]), -1)
+        place[rows] = np.arange(len(rows))
+        kept = {k: v[rows] for k, v in everything.items() if k != "collisions"}
+        found = everything["collisions"][place[everything["collisions"][:, 0]] >= 0].copy()
+        found[:, 0] = place[found[:, 0]]
+        return kept | {"collisions": found}
+
+    def frames(self, length: int, count: int | None = None) -> np.ndarray:
+        """(T,) frames of a world video of `length` frames that a clip holds, or that `count` clips in a row would."""
+        data = self.data
+        if count is not None:
+            return np.arange(count * data.num_frames) * (data.stride or 1)
+        return clip_indices(length, data.num_frames, stride=data.stride, position="uniform")[0]
