@@ -25,7 +25,6 @@ import pytest
 from markupsafe import Markup
 
 from data import write_video
-from decoder import compare_charts
 from decoder.charts import Line, line_chart
 from decoder.compare.figures import Figure, figures
 from decoder.compare.findings import fairness, verdicts
