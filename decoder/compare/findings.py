@@ -1,6 +1,6 @@
 """What a comparison found, in five sentences, each chosen by rule from the numbers that stand beside it.
 
-Notable: the rule is that of `compare_judge`, which says just as plainly that the JEPA lost or that nothing is decided.
+Notable: the rule is that of `judge`, which says just as plainly that the JEPA lost or that nothing is decided.
 """
 
 from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """A comparison as one self-contained HTML page, and all its numbers as a table: metrics and films in, files out.
 
-Notable: nothing is measured or judged here. Sentences come from `compare_findings`, cells from `compare_tables`, plots
-from `compare_charts`; each number on the page has a name in metrics.csv, which its cell shows when pointed at.
+Notable: nothing is measured or judged here. Sentences come from `findings`, cells from `tables`, plots from `charts`;
+each number on the page has a name in metrics.csv, which its cell shows when pointed at.
 """
 
 import json

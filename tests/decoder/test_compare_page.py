@@ -26,6 +26,7 @@ from markupsafe import Markup
 
 from data import write_video
 from decoder.charts import Line, line_chart
+from decoder.compare import charts
 from decoder.compare.figures import Figure, figures
 from decoder.compare.findings import fairness, verdicts
 from decoder.compare.judge import Judge
@@ -191,7 +192,7 @@ def rows(out: Path) -> dict[str, dict[str, str]]:
 def unplotted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Plots take most of the time."""
     for kind in ("line_chart", "interval_chart"):
-        monkeypatch.setattr(compare_charts, kind, lambda *rows, **options: Markup("<svg></svg>"))
+        monkeypatch.setattr(charts, kind, lambda *rows, **options: Markup("<svg></svg>"))
 
 
 class Seen(HTMLParser):
