@@ -114,7 +114,7 @@ def test_what_the_tree_names_exists() -> None:
     tree = next(block for block in blocks(README, "") if "jepa/" in block and "decoder/" in block)
     room, missing, count = "", [], 0
     for line in tree.splitlines():
-        heading = re.match(r"(\w+/)", line)
+        heading = re.match(r"((?:\w+/)+)", line)
         room = heading[1] if heading else room
         for name in re.findall(r"\b\w+\.py\b", line):
             count += 1
