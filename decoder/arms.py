@@ -11,7 +11,8 @@
 | `MeanArm`       | nothing           | decode(mean latent): the lower bound                                      |
 
 Notable: an arm draws whole clips; `draw` puts the visible pixels back, for all alike. What an arm is surprised by is
-the distance between its prediction and what came, in its own space: latents, pixels, normalised patches.
+the distance between its prediction and what came, in its own space: latents, pixels, normalised patches. Networks run
+in the precision they were trained with.
 """
 
 from abc import ABC, abstractmethod
@@ -31,6 +32,7 @@ from jepa.checkpoints import CheckpointError, kind_of
 from jepa.grid import Grid, gather_tokens, token_grid
 from jepa.jepa import JEPA
 from jepa.masks import Mask, task_mask
+from jepa.training import autocast
 
 
 class Arm(ABC):
@@ -59,8 +61,9 @@ class Arm(ABC):
     @torch.no_grad()
     def draw(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
         """The clips with their hidden pixels drawn, (B, C, T, H, W) in [0, 1]; one seed for each clip."""
-        drawn = self.answer(video, mask, seeds)
-        return composite(self.to_unit(video).clamp(0, 1), drawn, self.hidden(video, mask))
+        with autocast(video.device):
+            drawn = self.answer(video, mask, seeds)
+        return composite(self.to_unit(video).clamp(0, 1), drawn.float(), self.hidden(video, mask))
 
     @abstractmethod
     def answer(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
@@ -81,7 +84,9 @@ class Arm(ABC):
         count = self.surprise_samples if self.samples_differ else 1
         errors = []
         for i in range(count):
-            gap = (self.answer(video, mask, [i] * len(video)) - truth).abs().mean(1, keepdim=True)
+            with autocast(video.device):
+                answer = self.answer(video, mask, [i] * len(video))
+            gap = (answer.float() - truth).abs().mean(1, keepdim=True)
             errors.append((gap * hidden).flatten(1).sum(1) / hidden.flatten(1).sum(1))
         return torch.stack(errors).amin(0)
 
@@ -136,13 +141,12 @@ class LatentArm(Arm):
     def surprise(self, video: Tensor, mask: Mask) -> Tensor:
         """(B,) mean absolute error of the hidden latents; with `futures`, of the nearest of `surprise_samples`
         futures."""
-        target = gather_tokens(self.source.target(video), mask.target_ids)
         count = self.surprise_samples if self.futures is not None else 1
-        errors = []
-        for i in range(count):
-            z = gather_tokens(self.latents(video, mask, [i] * len(video)), mask.target_ids)
-            errors.append((z - target).abs().mean((1, 2)))
-        return torch.stack(errors).amin(0)
+        with autocast(video.device):
+            target = self.source.target(video)
+            found = [self.latents(video, mask, [i] * len(video)) for i in range(count)]
+        gap = lambda z: gather_tokens(z.float() - target.float(), mask.target_ids).abs().mean((1, 2))
+        return torch.stack([gap(z) for z in found]).amin(0)
 
 
 class TargetArm(LatentArm):

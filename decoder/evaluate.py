@@ -33,7 +33,8 @@ def pictures(
     lpips: nn.Module | None = None,
 ) -> dict[str, Any]:
     """{arm: {"psnr", "best_psnr", "mean_picture_psnr", "ssim", "lpips", "best_lpips", "by_frame": {...}}}, each an
-    `Estimate`; arms that do not sample have no best and no mean picture. `videos` are batches (B, C, T, H, W).
+    `Estimate` (by frame, a list of them); arms that do not sample have no best and no mean picture. `videos` are
+    batches (B, C, T, H, W).
 
     Beside an arm called `pixels` every other has "psnr_over_pixels" too: the difference in dB, paired by clip.
     """
@@ -86,8 +87,8 @@ def _row(samples: Sequence[PictureErrors]) -> dict[str, Any]:
         "psnr": estimate(error.mean((0, 2)), decibels),
         "ssim": estimate(ssim.mean((0, 2))),
         "by_frame": {
-            "psnr": [float(value) for value in decibels(error.mean((0, 1)))],
-            "ssim": [float(value) for value in ssim.mean((0, 1))],
+            "psnr": [estimate(frame, decibels) for frame in error.mean(0).T],
+            "ssim": [estimate(frame) for frame in ssim.mean(0).T],
         },
     }
     if len(samples) > 1:
@@ -96,7 +97,7 @@ def _row(samples: Sequence[PictureErrors]) -> dict[str, Any]:
     if samples[0].lpips is not None:
         lpips = np.stack([np.asarray(sample.lpips) for sample in samples])
         row["lpips"] = estimate(lpips.mean((0, 2)))
-        row["by_frame"]["lpips"] = [float(value) for value in lpips.mean((0, 1))]
+        row["by_frame"]["lpips"] = [estimate(frame) for frame in lpips.mean(0).T]
         if len(samples) > 1:
             row["best_lpips"] = estimate(lpips.mean(2).min(0))
     return row

@@ -10,7 +10,7 @@ above theirs, nothing was understood. A composition root.
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +23,7 @@ from data.clips import clip_step
 from data.config import DataConfig
 from data.errors import DataError
 from data.reader import open_video
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform, frame_size
 from decoder.arms import Arm, CopyArm, ExtrapolateArm, load_arm
 from decoder.train import data_settings
 from jepa.config import ConfigError, choose
@@ -123,22 +123,37 @@ def surprise(config: SurpriseConfig) -> dict[str, Table]:
     if config.baselines:
         pixels = PixelsOnly("pixels", arm.tubelet_size, arm.patch_size)
         models += [CopyArm("copy", pixels), ExtrapolateArm("extrapolate", pixels)]
-    transform = ClipTransform(clip.size)
+    scores = judge_pairs(models, pairs, clip, config, device)
+    results = accuracy_tables(pairs, scores)
+    out = Path(config.out) if config.out else Path(config.checkpoint).parent / "surprise"
+    _write(out, config, clip, pairs, scores, results)
+    print(accuracy_lines(results, config.score))
+    return results
+
+
+def judge_pairs(
+    models: Sequence[Surprised], pairs: Sequence[tuple[VideoRow, VideoRow]], clip: DataConfig, config: SurpriseConfig,
+    device: torch.device,
+) -> dict[str, list[tuple[Scores, Scores]]]:  # fmt: skip
+    """{model: [(possible, impossible), ...]}, pair by pair, in windows as `clip`, context and step as `config` say."""
+    transform = ClipTransform(list(frame_size(clip.size)))
     scores: dict[str, list[tuple[Scores, Scores]]] = {model.name: [] for model in models}
     for pair in tqdm(pairs, desc="surprise", unit="pair", disable=not config.progress):
         possible, impossible = (_judge(row, models, transform, clip, config, device) for row in pair)
         for name, found in scores.items():
             found.append((possible[name], impossible[name]))
-    groups = [(possible.concept, possible.condition) for possible, _ in pairs]
-    twins = twin_places(pairs)
-    results = {
+    return scores
+
+
+def accuracy_tables(
+    pairs: Sequence[tuple[VideoRow, VideoRow]], scores: Mapping[str, Sequence[tuple[Scores, Scores]]]
+) -> dict[str, Table]:
+    """results[model][score][concept][condition]."""
+    groups, twins = [(possible.concept, possible.condition) for possible, _ in pairs], twin_places(pairs)
+    return {
         name: accuracy_table(groups, [possible for possible, _ in both], [impossible for _, impossible in both], twins)
         for name, both in scores.items()
     }
-    out = Path(config.out) if config.out else Path(config.checkpoint).parent / "surprise"
-    _write(out, config, clip, pairs, scores, results)
-    print(accuracy_lines(results, config.score))
-    return results
 
 
 def read_pairs(table: str | Path) -> list[tuple[VideoRow, VideoRow]]:

@@ -104,7 +104,17 @@ def load_config(schema: type[Schema], path: str | Path | None = None, overrides:
                 raise
             raise ConfigError(f"{file} must be a table of settings, not a single value") from None
         merged = _merge(schema, merged, loaded, str(file))
-    for word in overrides or []:
+    return _finished(schema, merged, overrides or [])
+
+
+def changed(config: Schema, words: Sequence[str]) -> Schema:
+    """A copy of a config instance with `key=value` words applied; ConfigError as for `load_config`."""
+    return _finished(type(config), OmegaConf.structured(config), words)
+
+
+def _finished(schema: type[Schema], merged: Any, words: Sequence[str]) -> Schema:
+    """The instance of settings with `key=value` words on top; nothing may be missing."""
+    for word in words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise ConfigError(f"{word!r} is not of the form key=value")

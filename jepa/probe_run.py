@@ -20,7 +20,7 @@ from jepa.config import ConfigError, choose
 from jepa.files import replacing, write_text
 from jepa.jepa import JEPA
 from jepa.probe import PROBES, Features, ProbeResult, pixel_tokens, run_probe, subset
-from jepa.training import auto_precision, pick_device
+from jepa.training import autocast, pick_device
 
 REPRESENTATIONS = ("jepa", "random", "pixels")
 
@@ -117,7 +117,7 @@ def _extract(trained: JEPA, random: JEPA, config: ProbeConfig, path: str, out: P
             raise DataError(f"{path} lists videos that cannot be read; `jepa check-data` says which")
         video: Tensor = batch["video"].to(device)
         grid = trained.grid(video)
-        with torch.autocast(device.type, torch.bfloat16, enabled=auto_precision().startswith("bf16")):
+        with autocast(device):
             learnt = trained.context_encoder if config.encoder == "context" else trained.target_encoder
             encoded = {"jepa": learnt(video), "random": random.target_encoder(video)}
         tokens = {name: x.unflatten(1, (grid.t, grid.h * grid.w)) for name, x in encoded.items()}

@@ -142,6 +142,12 @@ def auto_precision(accelerator: str = "auto") -> str:
     return "bf16-mixed" if native else "32-true"
 
 
+def autocast(device: torch.device) -> torch.autocast:
+    """For work outside a Trainer: the precision that `auto_precision` trains with there."""
+    half = auto_precision("cpu" if device.type == "cpu" else "auto").startswith("bf16")
+    return torch.autocast(device.type, torch.bfloat16, enabled=half)
+
+
 def pick_device(name: str = "auto") -> torch.device:
     """The device for work outside a Trainer: auto (CUDA, then MPS, then CPU), cuda, mps or cpu."""
     choose("device", name, ("auto", "cuda", "mps", "cpu"))

@@ -83,19 +83,22 @@ class Bench:
         """LPIPS, where its weights are installed."""
         return None if missing_weights() else load_lpips(self.device)
 
-    def clips(self, count: int, rows: np.ndarray | None = None) -> list[Tensor]:
-        """Batches (B, C, T, H, W) of test clips: the first `count`, or those of `rows`."""
-        data = self.data
-        videos = list_videos(str(self.out / "worlds" / "test.csv"), data.labels, data.label_column)
-        dataset = make_dataset(data, videos, cache=build_cache(data, videos))
+    def clips(self, count: int, rows: np.ndarray | None = None, world: str = "worlds") -> list[Tensor]:
+        """Batches (B, C, T, H, W) of the clips of a world: the first `count`, or those of `rows`.
+
+        Of `worlds`, which arms train on, those are the test clips; a world made to be measured on is one whole split.
+        """
+        data, main = self.data, world == "worlds"
+        table = self.out / world / f"{'test' if main else 'train'}.csv"
+        videos = list_videos(str(table), data.labels, data.label_column)
+        dataset = make_dataset(data, videos, cache=build_cache(data, videos) if main else None)
         chosen = Subset(dataset, list(range(min(count, len(dataset)))) if rows is None else rows.tolist())
         return [batch["video"].to(self.device) for batch in DataLoader(chosen, BATCH)]
 
-    @cached_property
-    def truth(self) -> dict[str, np.ndarray]:
-        """Ground truth of the test clips, in the order of test.csv."""
-        everything = load_truth(self.out / "worlds")
-        rows = np.flatnonzero(everything["splits"] == 2)
+    def truth(self, world: str = "worlds") -> dict[str, np.ndarray]:
+        """Ground truth of the clips that `clips` gives, in their order."""
+        everything = load_truth(self.out / world)
+        rows = np.flatnonzero(everything["splits"] == (2 if world == "worlds" else 0))
         place = np.full(len(everything["splits"]), -1)
         place[rows] = np.arange(len(rows))
         kept = {k: v[rows] for k, v in everything.items() if k != "collisions"}

@@ -35,6 +35,7 @@ NAMES = {
     "distance/rows/ARM/fvd, kvd": "Fréchet and kernel video distance to true clips; arm `truth`: of other true clips",
     "rollout/rows/ARM/SCORE/first=FRAME": "over the clip length that begins at FRAME: error in pixels; found, colour, "
     "shape and count as shares of frames; missing and extra objects a frame; squared_error; psnr in dB",
+    "physics/CLAIM/clips, of": "clips that show it in their predicted part, and among how many they were found",
     "physics/permanence/rows/ARM/SCORE": "hidden, returned, colour and shape as shares; time in frames; place in "
     "pixels; best_: the best sample of each clip",
     "physics/interaction/rows/ARM/SCORE": "found as a share; error in pixels a frame; angle in degrees; response, 1 as "
@@ -43,6 +44,7 @@ NAMES = {
     "shares; mean and p95 of the error in pixels; extra: sprites a frame that are not there",
     "surprise/rows/ARM/SCORE/CONCEPT/CONDITION": "share of pairs in which the impossible video surprises more; /ties: "
     "pairs of equal scores; random_I: untrained encoders",
+    "surprise/real/rows/…": "the same for pairs of real videos",
     "cost/rows/ARM/…": "parameters; operations, of which a multiplication and an addition are two; seconds a clip",
     "cost/steps/ARM/steps=K/MEASURE": "quality and seconds a clip of one sample drawn in K steps",
     "films/films/I/ahead_db": "PSNR of A less that of B, in the clip of film I",

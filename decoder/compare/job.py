@@ -1,6 +1,6 @@
 """`jepa compare`: JEPA against pixels, trained alike, measured on one table. A composition root.
 
-    worlds, long worlds, pairs -> A jepa, C masked pixels, decoder, B pixels, B+ pixels, D futures -> measure -> report
+    worlds -> A jepa, C masked pixels, decoder, B pixels, B+ pixels_plus, D futures -> measure -> report
 
 Notable:
 - What is trained is in `decoder.compare.plan`, what is measured in `decoder.compare.stages`.
@@ -30,7 +30,18 @@ from jepa.config import ConfigError, load_config
 from jepa.files import write_text
 from jepa.train import pretrain
 
-TRAININGS = ("worlds", "long", "pairs", "jepa", "masked_pixels", "decoder", "pixels", "pixels_plus", "futures")
+TRAININGS = (
+    "worlds",
+    "long",
+    "hidden",
+    "pairs",
+    "jepa",
+    "masked_pixels",
+    "decoder",
+    "pixels",
+    "pixels_plus",
+    "futures",
+)
 
 
 def compare(config: CompareConfig) -> Path:
@@ -88,11 +99,13 @@ def plan(config: CompareConfig, arms: Sequence[Trained]) -> list[Stage]:
         for key in ("val_fraction", "test_fraction"):
             setattr(world, key, max(getattr(world, key), 24 / world.clips))
     data = arms[0].jepa.data
-    clip = data.num_frames * (data.stride or 1)
+    clip, share = data.num_frames * (data.stride or 1), min(1.0, config.budget * 4)
     # Every sprite stays in the picture, however long: walls throw all of them back.
-    long = replace(world, out=f"{out}/long", clips=max(8, round(config.rollout_clips * min(1.0, config.budget * 4))),
+    long = replace(world, out=f"{out}/long", clips=max(8, round(config.rollout_clips * share)),
                    num_frames=clip * config.rollout_lengths, bounce=1.0, val_fraction=0.0, test_fraction=0.0,
                    seed=world.seed + 1)  # fmt: skip
+    hidden = replace(world, out=f"{out}/hidden", clips=max(24, round(config.hidden_clips * share)), val_fraction=0.0,
+                     test_fraction=0.0, occluder_probability=1.0, seed=world.seed + 2)  # fmt: skip
     looks = [f"{key}={json.dumps(getattr(world, key))}" for key in ("texture", "detail", "objects_max", "crf")]
     pairs = load_config(PairsConfig, config.pairs, [f"out={out}/pairs", *looks])
     if config.budget < 1:
@@ -103,6 +116,8 @@ def plan(config: CompareConfig, arms: Sequence[Trained]) -> list[Stage]:
               lambda: generate(world, show)),
         Stage("long", f"Long worlds: {long.clips:,} videos of {long.num_frames} frames", long, "",
               out / "long" / "world.json", lambda: generate(long, show)),
+        Stage("hidden", f"Worlds with a bar in every scene: {hidden.clips:,} videos", hidden, "",
+              out / "hidden" / "world.json", lambda: generate(hidden, show)),
         Stage("pairs", f"Pairs: {pairs.pairs} of each concept", pairs, "", out / "pairs" / "world.json",
               lambda: generate_pairs(pairs, show)),
     ]  # fmt: skip

@@ -6,7 +6,6 @@ its figures stand beside what it measures. The rows `truth` are what it makes of
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -93,36 +92,43 @@ def _by_clip_length(values: np.ndarray, length: int) -> list[dict[str, Any]]:
 
 
 def measure_physics(bench: Bench) -> dict[str, Any]:
-    """Object permanence and interaction, on all test clips in which the predicted part shows either."""
-    config, data = bench.config, bench.data
-    seen = data.num_frames // 2
-    frames = bench.frames(bench.truth["positions"].shape[1])
-    scene = at_frames(bench.truth, frames, bench.size[0])
-    hide, _ = hidings(scene, seen)
-    chosen = {
-        "permanence": np.flatnonzero(hide >= 0)[: config.clips],
-        "interaction": np.unique(hits(scene, seen).clip)[: config.clips],
+    """Object permanence, on clips of a world in which every scene has a bar; interaction, on the test clips.
+
+    Clips count in which the predicted part shows it: little of what happens in the world hides completely and comes
+    back within a few frames.
+    """
+    config = bench.config
+    seen = bench.data.num_frames // 2
+    result: dict[str, Any] = {
+        "samples": config.samples,
+        "seen": seen,
+        "permanence": _claim(bench, "hidden", lambda scene: np.flatnonzero(hidings(scene, seen)[0] >= 0), permanence),
+        "interaction": _claim(bench, "worlds", lambda scene: np.unique(hits(scene, seen).clip), interaction),
     }
-    result: dict[str, Any] = {"samples": config.samples, "seen": seen}
-    for claim, rows in chosen.items():
-        result[claim] = {"clips": len(rows), "rows": {}}
-        if not len(rows):
-            continue
-        part = at_frames(bench.truth, frames, bench.size[0], rows)
-        videos = bench.clips(0, rows)
-        judge = permanence if claim == "permanence" else interaction
-        score: Callable[[Tracks], Any] = partial(judge, scene=part, seen=seen)
-        truth = [bench.decoder.to_unit(video).clamp(0, 1) for video in videos]
-        result[claim]["rows"]["truth"] = _scores([score(track(truth, part))])
-        for arm in [*bench.arms, bench.drawing["target"]]:
-            samples = []
-            for sample in range(config.samples if arm.samples_differ else 1):
-                drawn = [arm.draw(video, arm.task_mask("forward", video), clip_seeds(i * BATCH, len(video), sample))
-                         for i, video in enumerate(videos)]  # fmt: skip
-                samples.append(score(track(drawn, part)))
-            result[claim]["rows"][arm.name] = _scores(samples)
-    settings = asdict(validate(bench.out / "worlds", min(96, config.clips), bench.size[0], data.stride or 1))
-    result["detector"] = settings
+    found = validate(bench.out / "worlds", min(96, config.clips), bench.size[0], bench.data.stride or 1)
+    return result | {"detector": asdict(found)}
+
+
+def _claim(
+    bench: Bench, world: str, where: Callable[[Scene], np.ndarray], judge: Callable[[Tracks, Scene, int], Any]
+) -> dict[str, Any]:
+    """{"clips", "of", "rows": {arm: scores}} by `judge`, on the first clips of a world that `where` picks."""
+    config, seen, everything = bench.config, bench.data.num_frames // 2, bench.truth(world)
+    frames = bench.frames(everything["positions"].shape[1])
+    rows = where(at_frames(everything, frames, bench.size[0]))[: config.clips]
+    result: dict[str, Any] = {"clips": len(rows), "of": len(everything["shapes"]), "rows": {}}
+    if not len(rows):
+        return result
+    scene, videos = at_frames(everything, frames, bench.size[0], rows), bench.clips(0, rows, world)
+    truth = [bench.decoder.to_unit(video).clamp(0, 1) for video in videos]
+    result["rows"]["truth"] = _scores([judge(track(truth, scene), scene, seen)])
+    for arm in [*bench.arms, bench.drawing["target"]]:
+        samples = []
+        for sample in range(config.samples if arm.samples_differ else 1):
+            drawn = [arm.draw(video, arm.task_mask("forward", video), clip_seeds(i * BATCH, len(video), sample))
+                     for i, video in enumerate(videos)]  # fmt: skip
+            samples.append(judge(track(drawn, scene), scene, seen))
+        result["rows"][arm.name] = _scores(samples)
     return result
 
 

@@ -1,7 +1,7 @@
 """What `jepa compare` trains, and with which settings: one decoder file, and everything else derived from it.
 
-Notable: the pixel model's settings are not written anywhere. They are the decoder's, so that size, data, tasks,
-optimizer and steps cannot differ; B+ is trained for longer, by what pretraining the JEPA cost. A composition root.
+Notable: the pixel model's settings are not written anywhere. They are the decoder's, so that size, data, tasks and
+steps cannot differ; B+ is trained for longer, by what pretraining the JEPA cost. A composition root.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,7 +11,7 @@ from typing import Any
 from decoder.budget import decoder_operations, pretrain_operations
 from decoder.train import DecoderTrainConfig
 from decoder.train_opponents import FuturesTrainConfig, PixelTrainConfig
-from jepa.config import ConfigError, choose, load_config
+from jepa.config import ConfigError, changed, choose, load_config
 from jepa.masks import TASKS
 from jepa.train import PretrainConfig
 
@@ -24,6 +24,8 @@ class CompareConfig:
     worlds, pairs, pretrain, decoder    YAML files of these settings.
     world               further key=value words for the worlds.
     masked_pixels       key=value words that the masked-pixel arm adds to those of the JEPA, beside `model.targets`.
+    pixels, futures     key=value words of optim and flow that B (and B+), and D, add to the decoder's settings: each
+                        arm has the learning rate that suits it. Size, data and steps stay the decoder's.
     seeds               model seeds: every arm is trained once for each.
     plus                train B+ as well: the pixel model with the operations of the JEPA's pretraining on top.
     points              how often along training the representations are probed.
@@ -31,7 +33,9 @@ class CompareConfig:
     clips, samples      test clips that are drawn, and drawings of each.
     distance_clips      test clips for the Fréchet and kernel video distances; 0: not measured.
     rollout_clips, rollout_lengths    long clips, and how many clip lengths of them are predicted.
+    hidden_clips        videos with a bar in every scene, among which those are found that show permanence.
     surprise_step, surprise_samples   clip frames between windows, and samples an arm is surprised with.
+    real_pairs          a table of possible and impossible real videos, as `jepa surprise` reads; empty: none.
     steps               sampling steps, to see how quality depends on them.
     films               clips shown by their place in the test set, beside best, median and worst.
     sweep, detail       sweep=detail: the whole comparison once for each of these settings of the worlds' detail.
@@ -46,6 +50,8 @@ class CompareConfig:
     pretrain: str = "configs/pretrain/worlds_tiny.yaml"
     decoder: str = "configs/decoder/worlds_tiny.yaml"
     masked_pixels: list[str] = field(default_factory=list)
+    pixels: list[str] = field(default_factory=list)
+    futures: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
     plus: bool = True
     points: int = 5
@@ -57,8 +63,10 @@ class CompareConfig:
     distance_clips: int = 256
     rollout_clips: int = 32
     rollout_lengths: int = 8
+    hidden_clips: int = 4000
     surprise_step: int = 4
     surprise_samples: int = 2
+    real_pairs: str = ""
     steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     films: int = 4
     sweep: str = ""
@@ -71,7 +79,16 @@ def check(config: CompareConfig) -> None:
     """ConfigError for what cannot be meant."""
     if config.budget <= 0:
         raise ConfigError(f"budget is {config.budget:g}: give a share of the clips and steps, such as 0.1")
-    for key in ("points", "clips", "samples", "rollout_clips", "rollout_lengths", "surprise_step", "surprise_samples"):
+    for key in (
+        "points",
+        "clips",
+        "samples",
+        "rollout_clips",
+        "rollout_lengths",
+        "hidden_clips",
+        "surprise_step",
+        "surprise_samples",
+    ):
         if getattr(config, key) < 1:
             raise ConfigError(f"{key} is {getattr(config, key)}: give at least 1")
     for key in ("seeds", "tasks", "steps"):
@@ -79,6 +96,10 @@ def check(config: CompareConfig) -> None:
             raise ConfigError(f"{key} is empty: name at least one")
     for task in config.tasks:
         choose("tasks", task, TASKS)
+    for key in ("pixels", "futures"):
+        for word in getattr(config, key):
+            if not word.startswith(("optim.", "flow.")):
+                raise ConfigError(f"{key} has {word!r}: only optim and flow may differ from the decoder's settings")
     choose("only", config.only, ("", "evaluate"))
     choose("sweep", config.sweep, ("", "detail"))
 
@@ -103,7 +124,8 @@ def trained(config: CompareConfig, seed: int) -> Trained:
     jepa = _pretrain(config, seed, folder, "jepa", [])
     masked = _pretrain(config, seed, folder, "masked_pixels", ["model.targets=pixels", *config.masked_pixels])
     decoder = _decoder(config, seed, folder, jepa)
-    pixels, futures = _pixels(decoder, jepa, folder), _futures(decoder, folder)
+    pixels = changed(_pixels(decoder, jepa, folder), config.pixels)
+    futures = changed(_futures(decoder, folder), config.futures)
     extra = pretrain_operations(jepa) / decoder_operations(decoder, jepa)
     steps = round((1 + extra) * pixels.trainer.max_steps)
     plus = replace(pixels, out=f"{folder}/pixels_plus", trainer=replace(pixels.trainer, max_steps=steps))

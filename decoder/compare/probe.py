@@ -19,7 +19,7 @@ from data.module import build_cache, make_dataset
 from decoder.budget import pretrain_operations
 from jepa.jepa import JEPA
 from jepa.probe import Features, pixel_tokens, run_probe, subset
-from jepa.training import auto_precision
+from jepa.training import autocast
 
 if TYPE_CHECKING:
     from decoder.compare.bench import Bench
@@ -93,7 +93,7 @@ class Clips:
             if name == "pixels":
                 tokens = pixel_tokens(batch["video"], grid)
             else:
-                with torch.autocast(device.type, torch.bfloat16, enabled=auto_precision().startswith("bf16")):
+                with autocast(device):
                     tokens = model.context_encoder(video).unflatten(1, (grid.t, grid.h * grid.w))
             parts.append(tokens.float().mean(2, keepdim=True).half().cpu().numpy())
         return Features(np.concatenate(parts))

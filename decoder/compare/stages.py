@@ -1,11 +1,12 @@
 """What `jepa compare` measures, stage by stage, each a dict that becomes a file. A composition root."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from decoder.arms import LatentArm, PixelArm
+from decoder.arms import Arm, LatentArm, PixelArm
 from decoder.budget import decoder_operations, latent_operations, pretrain_operations
 from decoder.compare.bench import BATCH, Bench
 from decoder.compare.films import films
@@ -32,19 +33,35 @@ def measure_pictures(bench: Bench) -> dict[str, Any]:
     tubelets = data.num_frames // bench.trained.jepa.model.encoder.tubelet_size
     arms = list(bench.drawing.values())
     few = videos[: max(1, len(videos) // 2)]
+    tasks, same = _distinct(config.tasks, arms[0], videos[0])
     return {
         "clips": sum(map(len, videos)), "samples": config.samples, "frames": data.num_frames, "size": [height, width],
         "tasks": {
             task: pictures(arms, videos if task == "forward" else few, task, None,
                            config.samples if task in SAMPLED else 1, bench.lpips)
-            for task in config.tasks
+            for task in tasks
         },
+        "same": same,
         "contexts": [
             {"context": context, "of": tubelets, "clips": sum(map(len, few)),
              "rows": pictures(arms, few, "forward", context)}
             for context in range(1, tubelets)
         ],
     }  # fmt: skip
+
+
+def _distinct(tasks: Sequence[str], arm: Arm, video: Tensor) -> tuple[list[str], dict[str, str]]:
+    """Tasks whose masks differ, and {task: the earlier one that hides the same}: in short clips some are one."""
+    masks: dict[str, Tensor] = {}
+    same: dict[str, str] = {}
+    for task in tasks:
+        hidden = arm.hidden(video, arm.task_mask(task, video))
+        twin = next((other for other, found in masks.items() if torch.equal(found, hidden)), "")
+        if twin:
+            same[task] = twin
+        else:
+            masks[task] = hidden
+    return list(masks), same
 
 
 def measure_distance(bench: Bench) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from data.transforms import ClipTransform
 from decoder.arms import Arm, LatentArm
 from decoder.compare.bench import Bench
 from decoder.latents import LatentSource
-from decoder.surprise_run import read_pairs, twin_places
+from decoder.surprise_run import SurpriseConfig, Table, accuracy_tables, judge_pairs, read_pairs
 from jepa import JEPA
-from jepa.surprise import accuracy_table, context_tubelets, video_scores, window_frames
+from jepa.surprise import context_tubelets, video_scores, window_frames
 
 
 def measure_surprise(bench: Bench) -> dict[str, Any]:
@@ -46,12 +46,24 @@ def measure_surprise(bench: Bench) -> dict[str, Any]:
             errors = model.surprise(batch, mask).float().cpu().double().split([len(places) for places in windows])
             for row, places, curve in zip(part, windows, errors, strict=True):
                 scores[model.name].append(video_scores(curve.numpy(), places, context * tubelet, row.evidence))
-    groups, twins = [(possible.concept, possible.condition) for possible, _ in pairs], twin_places(pairs)
-    tables = {
-        name: accuracy_table(groups, found[::2], found[1::2], twins)  # the possible one of a pair comes first
-        for name, found in scores.items()
-    }
-    plain = {name: {score: {concept: {condition: None if a is None else asdict(a) for condition, a in by.items()}
-                                for concept, by in table.items()} for score, table in found.items()}
-             for name, found in tables.items()}  # fmt: skip
-    return {"pairs": len(pairs), "windows": config.surprise_step, "samples": config.surprise_samples, "rows": plain}
+    both = {name: list(zip(found[::2], found[1::2], strict=True)) for name, found in scores.items()}
+    result = {"pairs": len(pairs), "windows": config.surprise_step, "samples": config.surprise_samples,
+              "rows": _plain(accuracy_tables(pairs, both))}  # fmt: skip
+    return result | ({"real": _real(bench, models)} if config.real_pairs else {})
+
+
+def _real(bench: Bench, models: list[Arm]) -> dict[str, Any]:
+    """{"pairs", "rows"} of pairs of real videos: nothing was trained on any like them, and they are few."""
+    config = bench.config
+    pairs = read_pairs(config.real_pairs)
+    settings = SurpriseConfig(step=config.surprise_step, progress=config.progress)
+    scores = judge_pairs(models, pairs, bench.data, settings, bench.device)
+    return {"pairs": len(pairs), "rows": _plain(accuracy_tables(pairs, scores))}
+
+
+def _plain(tables: dict[str, Table]) -> dict[str, Any]:
+    return {
+        name: {score: {concept: {condition: None if a is None else asdict(a) for condition, a in by.items()}
+                       for concept, by in table.items()} for score, table in found.items()}
+        for name, found in tables.items()
+    }  # fmt: skip

@@ -176,6 +176,15 @@ def surprise(figures: Figures, score: str) -> Table:
     return Table(f"Score “{score}”", "", columns, rows)
 
 
+def real_pairs(figures: Figures) -> Table:
+    """The same for pairs of real videos, of which nothing is known but which one is possible."""
+    root = "surprise/real/rows/"
+    untrained = sorted({name.split("/")[3] for name in figures if name.startswith(f"{root}random_")})
+    arms = ARMS | dict.fromkeys(untrained, ARMS["random"])
+    columns = {f"score “{score}”": (score, share) for score in ("mean", "max")}
+    return grid(figures, "Pairs of real videos", arms, columns, lambda arm, score: f"{root}{arm}/{score}/all/all")
+
+
 def _heat(figures: Figures, name: str) -> Cell:
     found = cell(figures, name, share)
     if found.text == DASH:
@@ -229,7 +238,7 @@ def counts(figures: Figures) -> Table:
         "test clips for distances": "distance/clips",
         "long clips": "rollout/clips",
         "frames of each": "rollout/frames",
-        "test clips with something hidden": "physics/permanence/clips",
+        "clips with something hidden": "physics/permanence/clips",
         "test clips with a collision": "physics/interaction/clips",
         "pairs of possible and impossible videos": "surprise/pairs",
         "samples for surprise": "surprise/samples",

@@ -68,7 +68,8 @@ def drawn(arm: str) -> dict[str, Any]:
     good = ORDER[arm]
     row = {
         "psnr": est(14.3 + good), "ssim": est(0.5 + good / 50, 0.005), "lpips": est(0.4 - good / 50, 0.005),
-        "by_frame": {"psnr": [15.0 + good, 14.0 + good], "lpips": [0.4 - good / 50, 0.41 - good / 50]},
+        "by_frame": {"psnr": [est(15.0 + good), est(14.0 + good)],
+                     "lpips": [est(0.4 - good / 50), est(0.41 - good / 50)]},
     }  # fmt: skip
     if not arm.startswith(("copy", "extra", "mean", "target")):
         row |= {"best_psnr": est(15.1 + good), "mean_picture_psnr": est(15.6 + good), "best_lpips": est(0.35, 0.005)}
@@ -100,8 +101,8 @@ def physics() -> dict[str, Any]:
         row.update({f"best_{key}": copy.deepcopy(value) for key, value in row.items()})
     sprites = {"sprites": 900, "found": 0.99, "mean": 0.09, "p95": 0.21, "colour": 0.98, "shape": 0.97}
     detector = {"main": sprites, "partial": sprites, "distractors": sprites | {"shape": float("nan")}, "extra": 0.002}
-    return {"samples": 4, "seen": 4, "permanence": {"clips": 41, "rows": permanence},
-            "interaction": {"clips": 55, "rows": interaction}, "detector": detector}  # fmt: skip
+    return {"samples": 4, "seen": 4, "permanence": {"clips": 41, "of": 900, "rows": permanence},
+            "interaction": {"clips": 55, "of": 120, "rows": interaction}, "detector": detector}  # fmt: skip
 
 
 def surprised(accuracy: float) -> dict[str, Any]:
@@ -133,6 +134,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
             "tasks": {task: {arm: drawn(arm) for arm in ARMS} for task in ("forward", "loop")},
             "contexts": [{"context": k, "of": 4, "clips": 64, "rows": {arm: {"psnr": est(13.0 + k + ORDER[arm])}
                                                                        for arm in ARMS}} for k in (1, 2, 3)],
+            "same": {"connect": "loop"},
         },
         "distance": {
             "clips": 128, "frames": 8, "size": [32, 32], "task": "forward", "features": "I3D",
@@ -145,7 +147,8 @@ def metrics(**changes: Any) -> dict[str, Any]:
                     "rows": {arm: rolled(arm) for arm in ("truth", *ARMS[:6])}},
         "physics": physics(),
         "surprise": {"pairs": 400, "windows": 4, "samples": 2,
-                     "rows": {arm: surprised(accuracy) for arm, accuracy in accuracies.items()}},
+                     "rows": {arm: surprised(accuracy) for arm, accuracy in accuracies.items()},
+                     "real": {"pairs": 8, "rows": {arm: surprised(accuracy) for arm, accuracy in accuracies.items()}}},
         "cost": {"rows": rows, "peak_bytes": 1397207040,
                  "steps": {arm: [step(k) for k in (1, 2)] for arm in ("jepa", "pixels")}},
         "films": {"columns": ["truth", "shown", "jepa", "pixels", "copy"], "fps": 4, "task": "forward", "films": [
@@ -399,7 +402,8 @@ def test_what_is_missing_is_said(unplotted: None) -> None:
     parts += [found["physics"]["interaction"]["rows"], *(each["rows"] for each in found["pictures"]["contexts"])]
     for part in parts:
         del part["pixels_plus"]
-    found["physics"]["permanence"] = {"clips": 0, "rows": {}}
+    del found["surprise"]["real"]
+    found["physics"]["permanence"] = {"clips": 0, "of": 24, "rows": {}}
     for task in ("motion", "appearance"):
         del found["representation"]["labels"][task]["jepa"]  # a trial so short that the last step was not kept
     found = json.loads(json.dumps(found))
