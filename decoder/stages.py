@@ -97,12 +97,16 @@ def _last_sign(folder: Path, otherwise: float) -> float:
 
 
 def claim(out: Path, stages: list[Stage]) -> None:
-    """Write the settings of all stages to `out/plan.json`; ConfigError where that holds others."""
+    """Write the settings of all stages to `out/plan.json`; ConfigError where that holds others for one of them.
+
+    Stages that it does not name yet are added.
+    """
     file = out / "plan.json"
     wanted = json.loads(json.dumps({stage.name: asdict(stage.config) for stage in stages}))
-    if file.is_file():
-        other = sorted(differences(json.loads(file.read_text()), wanted, IRRELEVANT))
-        if other:
-            keys = ", ".join(other[:4]) + (f" and {len(other) - 4} more" if len(other) > 4 else "")
-            raise ConfigError(f"{out} was made with other settings ({keys}): delete it, or give another out=")
-    write_text(file, json.dumps(wanted, indent=2) + "\n")
+    before = json.loads(file.read_text()) if file.is_file() else {}
+    both = before.keys() & wanted.keys()
+    other = sorted(differences({k: before[k] for k in both}, {k: wanted[k] for k in both}, IRRELEVANT))
+    if other:
+        keys = ", ".join(other[:4]) + (f" and {len(other) - 4} more" if len(other) > 4 else "")
+        raise ConfigError(f"{out} was made with other settings ({keys}): delete it, or give another out=")
+    write_text(file, json.dumps(before | wanted, indent=2) + "\n")

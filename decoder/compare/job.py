@@ -30,18 +30,8 @@ from jepa.config import ConfigError, load_config
 from jepa.files import write_text
 from jepa.train import pretrain
 
-TRAININGS = (
-    "worlds",
-    "long",
-    "hidden",
-    "pairs",
-    "jepa",
-    "masked_pixels",
-    "decoder",
-    "pixels",
-    "pixels_plus",
-    "futures",
-)
+WORLDS = ("worlds", "long", "hidden", "pairs")
+TRAININGS = (*WORLDS, "jepa", "masked_pixels", "decoder", "pixels", "pixels_plus", "futures")
 
 
 def compare(config: CompareConfig) -> Path:
@@ -127,9 +117,7 @@ def plan(config: CompareConfig, arms: Sequence[Trained]) -> list[Stage]:
         bench = Bench(config, found)
         for name, (title, run) in STAGES.items():
             result = bench.trained.folder / "measured" / f"{name}.json"
-            stages.append(
-                Stage(_named(config, name, seed), title, asdict(config), "", result, _measuring(run, bench, result))
-            )
+            stages.append(Stage(_named(name, seed), title, asdict(config), "", result, _measuring(run, bench, result)))
     return stages
 
 
@@ -162,17 +150,15 @@ def _trainings(config: CompareConfig, seed: int, found: Trained) -> Iterator[Sta
         if name == "pixels_plus" and not config.plus:
             continue
         result = found.folder / name / "summary.json"
-        yield Stage(
-            _named(config, name, seed), f"{title}, {steps(settings)}", settings, "", result, _resuming(run, settings)
-        )
+        yield Stage(_named(name, seed), f"{title}, {steps(settings)}", settings, "", result, _resuming(run, settings))
 
 
 def _resuming(run: Callable[[Any], object], config: Any) -> Callable[[], object]:
     return lambda: run(replace(config, resume=(Path(config.out) / "last.ckpt").is_file()))
 
 
-def _named(config: CompareConfig, name: str, seed: int) -> str:
-    return name if len(config.seeds) == 1 else f"{name}/{seed}"
+def _named(name: str, seed: int) -> str:
+    return f"{name}/{seed}"
 
 
 def _base(stage: Stage) -> str:
@@ -192,7 +178,8 @@ def gather(config: CompareConfig, arms: Sequence[Trained], stages: list[Stage], 
     jepa = arms[0].jepa
     encoder, data = jepa.model.encoder, jepa.data
     height, width = frame_size(data.size)
-    seconds = {stage.name: ledger.seconds(stage.name) for stage in stages}
+    called = lambda stage: stage.name if len(seeds) > 1 else _base(stage)
+    seconds = {called(stage): ledger.seconds(stage.name) for stage in stages}
     return {
         "setting": out.name,
         "budget": config.budget,
@@ -204,7 +191,7 @@ def gather(config: CompareConfig, arms: Sequence[Trained], stages: list[Stage], 
                  "tubelet_size": encoder.tubelet_size, "patch_size": encoder.patch_size},
         **seeds[config.seeds[0]],
         "by_seed": seeds if len(seeds) > 1 else {},
-        "configs": {stage.name: _plain(stage.config) for stage in stages if _base(stage) in TRAININGS},
+        "configs": {called(stage): _plain(stage.config) for stage in stages if _base(stage) in TRAININGS},
         "config": asdict(config),
     }  # fmt: skip
 

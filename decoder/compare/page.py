@@ -49,9 +49,7 @@ def write_page(out: Path, metrics: dict[str, Any]) -> Path:
 
 def read_films(out: Path, metrics: dict[str, Any]) -> list[WallFilm]:
     """The films that metrics name, of the first seed (and first setting of a sweep); missing files are left out."""
-    folder = out / metrics["setting"] if metrics.get("detail") else out
-    if len(metrics["seeds"]) > 1:
-        folder /= f"seed{metrics['seeds'][0]}"
+    folder = (out / metrics["setting"] if metrics.get("detail") else out) / f"seed{metrics['seeds'][0]}"
     found = metrics.get("films", {})
     return [
         WallFilm(found["task"], film["rule"], film["caption"], film["ahead_db"], film["frames"], path.read_bytes())

@@ -26,7 +26,7 @@ class CompareConfig:
     masked_pixels       key=value words that the masked-pixel arm adds to those of the JEPA, beside `model.targets`.
     pixels, futures     key=value words of optim and flow that B (and B+), and D, add to the decoder's settings: each
                         arm has the learning rate that suits it. Size, data and steps stay the decoder's.
-    seeds               model seeds: every arm is trained once for each.
+    seeds               model seeds: every arm is trained once for each. More may be added to a folder that has some.
     plus                train B+ as well: the pixel model with the operations of the JEPA's pretraining on top.
     points              how often along training the representations are probed.
     probe_clips         training clips that a probe learns from; 0: all.
@@ -120,7 +120,7 @@ class Trained:
 def trained(config: CompareConfig, seed: int) -> Trained:
     """The settings of all arms for a model seed; ConfigError where they cannot be meant."""
     out = Path(config.out)
-    folder = out / f"seed{seed}" if len(config.seeds) > 1 else out
+    folder = out / f"seed{seed}"
     jepa = _pretrain(config, seed, folder, "jepa", [])
     masked = _pretrain(config, seed, folder, "masked_pixels", ["model.targets=pixels", *config.masked_pixels])
     decoder = _decoder(config, seed, folder, jepa)

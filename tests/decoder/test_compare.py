@@ -1,7 +1,8 @@
 """The comparison as a job. Claims:
 
-1. The opponents are trained as the decoder is: data, denoiser, tasks, contexts, optimizer, steps and seed are equal,
-   and so are the denoisers, to the last parameter; B+ differs in its steps alone, by what pretraining the JEPA costs.
+1. The opponents are trained as the decoder is: data, denoiser, tasks, contexts, steps and seed are equal, and so are
+   the denoisers, to the last parameter; learning rate and times of the flow may be an arm's own, nothing else. B+
+   differs from B in its steps alone, by what pretraining the JEPA costs.
 2. The masked-pixel arm differs from the JEPA in its targets alone.
 3. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures anew.
 4. Other settings than those a folder was trained with are refused; what cannot be meant is named.
@@ -42,8 +43,10 @@ def arms(request: pytest.FixtureRequest) -> Trained:
 def test_the_opponent_is_trained_as_the_decoder_is(arms: Trained) -> None:
     pixels, decoder = arms.pixels, arms.decoder
     assert pixels.data == replace(arms.jepa.data, **decoder.data)
-    for key in ("seed", "condition_dim", "model", "flow", "optim", "sampling", "trainer"):
+    for key in ("seed", "condition_dim", "model", "sampling", "trainer"):
         assert getattr(pixels, key) == getattr(decoder, key) == getattr(arms.futures, key, getattr(decoder, key)), key
+    for key in ("warmup_steps", "ema_decay", "weight_decay", "betas"):  # the learning rate is each arm's own
+        assert getattr(pixels.optim, key) == getattr(decoder.optim, key) == getattr(arms.futures.optim, key), key
     for key in ("tasks", "contexts", "condition_dropout"):
         assert getattr(pixels.mix, key) == getattr(decoder.mix, key) == getattr(arms.futures.mix, key), key
     assert len(decoder.mix.contexts) > 1, "several context lengths are trained"
@@ -77,7 +80,7 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[CompareConf
 
     def noted(stage: job.Stage) -> job.Stage:
         def run() -> None:
-            ran.append(stage.name)
+            ran.append(stage.name.removesuffix("/0"))
             stage.result.parent.mkdir(parents=True, exist_ok=True)
             stage.result.write_text("{}")
 
@@ -98,7 +101,7 @@ def test_nothing_is_done_twice(staged: tuple[CompareConfig, list[str]]) -> None:
     assert first[: len(job.TRAININGS)] == list(job.TRAININGS) and first[len(job.TRAININGS) :] == list(job.STAGES)
     job.compare(config)
     assert ran == first
-    (Path(config.out) / "pixels" / "summary.json").unlink()  # as if it had been killed there
+    (Path(config.out) / "seed0" / "pixels" / "summary.json").unlink()  # as if it had been killed there
     job.compare(config)
     assert ran == [*first, "pixels"]
     job.compare(replace(config, only="evaluate"))
@@ -117,6 +120,17 @@ def test_other_trainings_are_refused_and_other_measurements_are_not(staged: tupl
     assert len(ran) == count + len(job.STAGES)
 
 
+def test_seeds_may_be_added(staged: tuple[CompareConfig, list[str]]) -> None:
+    config, ran = staged
+    job.compare(config)
+    count = len(ran)
+    job.compare(replace(config, seeds=[0, 1]))
+    arms = [name for name in job.TRAININGS if name not in job.WORLDS]
+    assert ran[count:] == [f"{name}/1" for name in (*arms, *job.STAGES)]
+    metrics = json.loads((Path(config.out) / "metrics.json").read_text())
+    assert metrics["seeds"] == [0, 1] and metrics["by_seed"].keys() == {"0", "1"}
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -126,6 +140,8 @@ def test_other_trainings_are_refused_and_other_measurements_are_not(staged: tupl
         ("only=train", "only is 'train'"),
         ("sweep=noise", "sweep is 'noise'"),
         ("samples=0", "samples is 0"),
+        ("pixels=[model.depth=8]", "only optim and flow may differ"),
+        ("futures=[optim.lrr=1]", "did you mean optim.lr"),
         ("seeds=[]", "seeds is empty"),
     ],
 )
@@ -152,4 +168,4 @@ def test_the_whole_job(tmp_path: Path) -> None:
     rollouts = metrics["rollout"]["rows"]
     assert rollouts["truth"]["error"][-1]["value"] < 0.5 < rollouts["copy"]["error"][-1]["value"]
     assert metrics["physics"]["detector"]["main"]["mean"] < 0.5
-    assert report.is_file() and len(list((tmp_path / "c" / "measured" / "films").glob("*.mp4"))) == 4
+    assert report.is_file() and len(list((tmp_path / "c" / "seed0" / "measured" / "films").glob("*.mp4"))) == 4

@@ -174,8 +174,8 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compare")
     frames = np.broadcast_to(np.arange(40, 200, 20, dtype=np.uint8)[:, None, None, None], (8, 32, 160, 3))
     for film in metrics()["films"]["films"]:
-        (folder / "measured" / film["file"]).parent.mkdir(parents=True, exist_ok=True)
-        write_video(folder / "measured" / film["file"], frames, fps=4)
+        (folder / "seed0" / "measured" / film["file"]).parent.mkdir(parents=True, exist_ok=True)
+        write_video(folder / "seed0" / "measured" / film["file"], frames, fps=4)
     assert write_page(folder, metrics()) == folder / "report.html"
     return folder
 
