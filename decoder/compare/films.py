@@ -1,10 +1,12 @@
 """The wall of films: what every arm draws of the same clips, chosen by rule and not by hand. A composition root.
 
 Notable: the first clips of the test set as they come; then, by how much closer A's drawing is to the truth than B's,
-the clip where A wins most, the median and the one where B wins most.
+the clip where A wins most, the median and the one where B wins most. The first clips are also one GIF, `wall.gif`, for
+places that cannot play films in step.
 """
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +14,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.writer import write_video
-from decoder.compose import Panel, composite, context_only, to_frames
+from data.writer import write_gif, write_video
+from decoder.compare.labels import ARMS
+from decoder.compose import Panel, compose_panels, composite, context_only, to_frames
 from decoder.evaluate import clip_seeds, measured
 from decoder.films import side_by_side
 
@@ -39,13 +42,21 @@ def films(bench: "Bench") -> dict[str, Any]:
     with (Path(config.out) / "worlds" / "test.csv").open(newline="") as lines:
         captions = [row["caption"] for row in csv.DictReader(lines)]
     whole = torch.cat(videos)
-    shown = []
+    shown, wall = [], []
     for number, (rule, place) in enumerate(chosen):
         panels = clip_panels(bench, whole[place : place + 1], place)
+        wall += [replace(panel, title=_title(panel.title)) for panel in panels] if number < config.films else []
         film = write_video(folder / f"{number}.mp4", side_by_side(panels, 96), FPS, crf=12)
         shown.append({"file": f"films/{film.name}", "rule": rule, "clip": place, "caption": captions[place],
                       "ahead_db": float(ahead[place]), "frames": len(panels[0].frames)})  # fmt: skip
+    if wall:
+        write_gif(folder / "wall.gif", compose_panels(wall, len(panels), counter=False, scale=2), FPS)
     return {"columns": [panel.title for panel in panels], "fps": FPS, "task": "forward", "films": shown}
+
+
+def _title(arm: str) -> str:
+    label = ARMS.get(arm)
+    return arm if label is None or label.control else f"{label.letter}\n{label.name}".replace(", ", ",\n")
 
 
 def clip_panels(bench: "Bench", video: Tensor, place: int) -> list[Panel]:
