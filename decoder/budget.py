@@ -9,8 +9,9 @@ from torch import Tensor
 from data.transforms import frame_size
 from decoder.cost import operations, step_operations
 from decoder.flow import FlowConfig
+from decoder.futures import Futures, FuturesConfig
 from decoder.latents import LatentSource
-from decoder.train import DecoderTrainConfig, build_decoder
+from decoder.train import DecoderTrainConfig, LatentTrainConfig, build_decoder
 from jepa.grid import Grid
 from jepa.jepa import JEPA
 from jepa.masks import sample_mask
@@ -41,6 +42,16 @@ def decoder_operations(config: DecoderTrainConfig, pretrained: PretrainConfig) -
     return step / CLIPS * _batch(config, pretrained) * config.trainer.max_steps
 
 
+def futures_operations(config: LatentTrainConfig, pretrained: PretrainConfig) -> float:
+    """Operations of a whole training of the head that samples latents; those of the frozen JEPA are not in them."""
+    source, video, grid = _source(pretrained)
+    head = Futures(FuturesConfig(config.model, source.dim, source.fingerprint))
+    latents, mask = torch.zeros(CLIPS, grid.num_tokens, source.dim), source.task_mask("forward", video)
+    noise = torch.Generator().manual_seed(0)
+    step = step_operations(lambda: head.loss(latents, latents, mask, grid, FlowConfig(), noise).loss)
+    return step / CLIPS * _batch(config, pretrained) * config.trainer.max_steps
+
+
 def latent_operations(config: DecoderTrainConfig, pretrained: PretrainConfig) -> float:
     """Operations of reading latents from the frozen JEPA in a whole decoder training."""
     source, video, _ = _source(pretrained)
@@ -60,5 +71,5 @@ def _clips(config: PretrainConfig) -> Tensor:
     return torch.randn(CLIPS, config.model.encoder.in_channels, config.data.num_frames, *frame_size(config.data.size))
 
 
-def _batch(config: DecoderTrainConfig, pretrained: PretrainConfig) -> int:
+def _batch(config: LatentTrainConfig, pretrained: PretrainConfig) -> int:
     return int(config.data.get("batch_size", pretrained.data.batch_size))

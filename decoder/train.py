@@ -22,7 +22,15 @@ from decoder.decoder import ClipConfig, Decoder, DecoderConfig
 from decoder.dit import DenoiserSize, VideoDiTConfig
 from decoder.flow import FlowConfig
 from decoder.latents import LatentSource, measure_latents
-from decoder.module import DecoderModule, DecoderOptimConfig, FlowModule, LatentMixConfig, SamplingConfig, WeightEMA
+from decoder.module import (
+    DecoderModule,
+    DecoderOptimConfig,
+    FlowModule,
+    LatentMixConfig,
+    SamplingConfig,
+    TaskMixConfig,
+    WeightEMA,
+)
 from jepa.config import ConfigError, load_config
 from jepa.files import write_text
 from jepa.grid import token_grid
@@ -32,29 +40,46 @@ from jepa.training import DataWait, TrainerConfig, build_trainer, fit
 
 
 @dataclass
-class DecoderTrainConfig:
-    """Everything `jepa train-decoder` reads.
+class FlowTrainConfig:
+    """What the trainings of the decoder, its pixel opponent and the futures have in common.
 
-    jepa            best.ckpt of a run, or the folder of a shared model.
     resume          go on from `out/last.ckpt`, with the settings of that run (see `jepa.resuming.MAY_CHANGE`).
-    data            any keys of a run's `data`; the others are taken from the config.yaml beside the JEPA's checkpoint.
-    latent_clips    training clips over which latents are normalised.
-    condition_dim   width of the denoiser's condition; 0: that of a latent. Wider makes room for an equal opponent.
     """
 
-    jepa: str = "???"
     out: str = "runs/decoder"
     seed: int = 0
     resume: bool = False
-    data: dict[str, Any] = field(default_factory=dict)
-    latent_clips: int = 2048
-    condition_dim: int = 0
     model: DenoiserSize = field(default_factory=DenoiserSize)
     flow: FlowConfig = field(default_factory=FlowConfig)
-    mix: LatentMixConfig = field(default_factory=LatentMixConfig)
+    mix: TaskMixConfig = field(default_factory=TaskMixConfig)
     optim: DecoderOptimConfig = field(default_factory=DecoderOptimConfig)
     sampling: SamplingConfig = field(default_factory=SamplingConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+
+@dataclass
+class LatentTrainConfig(FlowTrainConfig):
+    """The same for what is trained on the latents of a JEPA.
+
+    jepa            best.ckpt of a run, or the folder of a shared model.
+    data            any keys of a run's `data`; the others are taken from the config.yaml beside the JEPA's checkpoint.
+    latent_clips    training clips over which latents are normalised.
+    """
+
+    jepa: str = "???"
+    data: dict[str, Any] = field(default_factory=dict)
+    latent_clips: int = 2048
+
+
+@dataclass
+class DecoderTrainConfig(LatentTrainConfig):
+    """Everything `jepa train-decoder` reads.
+
+    condition_dim   width of the denoiser's condition; 0: that of a latent. Wider makes room for an equal opponent.
+    """
+
+    mix: LatentMixConfig = field(default_factory=LatentMixConfig)
+    condition_dim: int = 0
 
 
 @dataclass
@@ -81,7 +106,7 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
 
 
 def run(
-    config: Any,
+    config: FlowTrainConfig,
     module: FlowModule,
     settings: DataConfig,
     name: str,
@@ -102,8 +127,8 @@ def run(
         if source is not None:
             source.to(device)
         prepare(batch["video"].to(device) for batch in data.train_dataloader())
-    used = asdict(settings) if isinstance(config.data, dict) else settings
-    fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False, data=used))
+    used = asdict(settings) if isinstance(config, LatentTrainConfig) else settings
+    fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False, data=used))  # type: ignore[call-arg]
     average.on_train_end(trainer, module)  # again, because resuming a run that was complete skips it
     if trainer.is_global_zero:
         module.model.save_pretrained(out / name)  # type: ignore[operator]

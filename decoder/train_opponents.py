@@ -6,28 +6,25 @@ train_futures(FuturesTrainConfig(jepa="runs/pretrain/best.ckpt", out="runs/futur
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytorch_lightning as pl
 
 from data.module import DataConfig
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, frame_size
-from decoder.dit import DenoiserSize, VideoDiTConfig
-from decoder.flow import FlowConfig
+from decoder.dit import VideoDiTConfig
 from decoder.futures import Futures, FuturesConfig
 from decoder.latents import LatentSource, measure_latents
-from decoder.module import DecoderOptimConfig, SamplingConfig, TaskMixConfig
 from decoder.opponents import FuturesModule, PixelModule
 from decoder.pixels import PixelModel, PixelModelConfig
-from decoder.train import clip_config, data_settings, run
+from decoder.train import FlowTrainConfig, LatentTrainConfig, clip_config, data_settings, run
 from jepa.config import ConfigError
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
-from jepa.training import TrainerConfig, check_run
+from jepa.resuming import check_run
 
 
 @dataclass
-class PixelTrainConfig:
+class PixelTrainConfig(FlowTrainConfig):
     """Everything `jepa train-pixels` reads.
 
     patch_size, tubelet_size    of a token, in pixels and frames.
@@ -35,36 +32,17 @@ class PixelTrainConfig:
     """
 
     out: str = "runs/pixels"
-    seed: int = 0
-    resume: bool = False
     data: DataConfig = field(default_factory=DataConfig)
     patch_size: int = 8
     tubelet_size: int = 2
     condition_dim: int = 0
-    model: DenoiserSize = field(default_factory=DenoiserSize)
-    flow: FlowConfig = field(default_factory=FlowConfig)
-    mix: TaskMixConfig = field(default_factory=TaskMixConfig)
-    optim: DecoderOptimConfig = field(default_factory=DecoderOptimConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
 @dataclass
-class FuturesTrainConfig:
-    """Everything `jepa train-futures` reads; `jepa`, `data` and `latent_clips` as for `jepa train-decoder`."""
+class FuturesTrainConfig(LatentTrainConfig):
+    """Everything `jepa train-futures` reads."""
 
-    jepa: str = "???"
     out: str = "runs/futures"
-    seed: int = 0
-    resume: bool = False
-    data: dict[str, Any] = field(default_factory=dict)
-    latent_clips: int = 2048
-    model: DenoiserSize = field(default_factory=DenoiserSize)
-    flow: FlowConfig = field(default_factory=FlowConfig)
-    mix: TaskMixConfig = field(default_factory=TaskMixConfig)
-    optim: DecoderOptimConfig = field(default_factory=DecoderOptimConfig)
-    sampling: SamplingConfig = field(default_factory=SamplingConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
 
 def train_pixels(config: PixelTrainConfig) -> Path:

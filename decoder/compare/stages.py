@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from decoder.arms import Arm, LatentArm, PixelArm
-from decoder.budget import decoder_operations, latent_operations, pretrain_operations
+from decoder.budget import decoder_operations, futures_operations, latent_operations, pretrain_operations
 from decoder.compare.bench import BATCH, Bench
 from decoder.compare.films import films
 from decoder.compare.physics import measure_physics, measure_rollout
@@ -108,7 +108,9 @@ def measure_cost(bench: Bench) -> dict[str, Any]:
             rows[name] = {"parameters": count(arm.model), "denoiser_parameters": count(arm.model.dit),
                           "pretraining_operations": 0, "training_operations": denoiser * share}  # fmt: skip
         if isinstance(arm, LatentArm) and arm.futures is not None:
-            rows[name] = rows["jepa"] | {"parameters": rows["jepa"]["parameters"] + count(arm.futures)}
+            head = futures_operations(bench.trained.futures, jepa)
+            rows[name] = rows["jepa"] | {"parameters": rows["jepa"]["parameters"] + count(arm.futures),
+                                         "training_operations": denoiser + head}  # fmt: skip
     for name, row in rows.items():
         if name in bench.drawing:
             row["drawing"] = drawing_cost(bench.drawing[name], videos[0])
