@@ -40,10 +40,11 @@ def pictures(
     """
     rows, errors = {}, {}
     for arm in arms:
-        found = measured(arm, videos, task, context, samples if arm.samples_differ else 1, lpips)
-        rows[arm.name] = _row(found[:-1])
-        errors[arm.name] = np.mean([part.squared_error.mean(1) for part in found[:-1]], axis=0)  # (clips,)
-        if len(found) > 2:
+        count = samples if arm.samples_differ else 1
+        found = measured(arm, videos, task, context, count, lpips)
+        rows[arm.name] = _row(found[:count])
+        errors[arm.name] = np.mean([part.squared_error.mean(1) for part in found[:count]], axis=0)  # (clips,)
+        if count > 1:
             rows[arm.name]["mean_picture_psnr"] = estimate(found[-1].squared_error.mean(1), decibels)
     for name in rows.keys() - {"pixels"} if "pixels" in rows else ():
         rows[name]["psnr_over_pixels"] = gap(errors[name], errors["pixels"], decibels)
@@ -58,8 +59,8 @@ def measured(
     samples: int = 1,
     lpips: nn.Module | None = None,
 ) -> list[PictureErrors]:
-    """Errors (clips, hidden frames) of every sample, and last of the mean picture of all samples (without LPIPS)."""
-    parts: list[list[PictureErrors]] = [[] for _ in range(samples + 1)]
+    """Errors (clips, hidden frames) of every sample, and last, of several, of their mean picture (without LPIPS)."""
+    parts: list[list[PictureErrors]] = [[] for _ in range(samples + (samples > 1))]
     first = 0
     for video in videos:
         mask = arm.task_mask(task, video, context)
@@ -69,7 +70,8 @@ def measured(
             drawn = arm.draw(video, mask, clip_seeds(first, len(video), sample))
             parts[sample].append(picture_errors(drawn, truth, hidden, lpips))
             mean += drawn / samples
-        parts[samples].append(picture_errors(mean, truth, hidden))
+        if samples > 1:
+            parts[samples].append(picture_errors(mean, truth, hidden))
         first += len(video)
     return [_joined(part) for part in parts]
 
@@ -116,7 +118,7 @@ def sampling_steps(
             for video in videos:
                 arm.draw(video, arm.task_mask(task, video), clip_seeds(0, len(video)))
             seconds = time.perf_counter() - begun
-            row = _row(measured(arm, videos, task, None, 1, lpips)[:1])
+            row = _row(measured(arm, videos, task, None, 1, lpips))
             arm.steps = before
             point: dict[str, Any] = {"steps": count, "seconds_per_clip": seconds / clips}
             curves[arm.name].append(point | {key: row[key] for key in ("psnr", "ssim", "lpips") if key in row})
