@@ -71,6 +71,11 @@ class Ledger:
         """How often the stage was started."""
         return len(self._starts.get(name, []))
 
+    def forget(self, name: str) -> None:
+        """What a stage took before: it is to be done anew."""
+        self._starts.pop(name, None)
+        self._save()
+
     def _save(self) -> None:
         write_text(self.file, json.dumps(self._starts, indent=2) + "\n")
 

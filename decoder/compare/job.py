@@ -44,6 +44,7 @@ def compare(config: CompareConfig) -> Path:
     stages = plan(config, arms)
     training = [stage for stage in stages if _base(stage) in TRAININGS]
     claim(out, training)  # what is measured may change; what is trained may not
+    ledger = Ledger(out / "stages.json")
     if config.only == "evaluate":
         missing = [stage.title for stage in training if not stage.done]
         if missing:
@@ -51,7 +52,7 @@ def compare(config: CompareConfig) -> Path:
         for stage in stages:
             if stage not in training:
                 stage.result.unlink(missing_ok=True)
-    ledger = Ledger(out / "stages.json")
+                ledger.forget(stage.name)
     run_stages(stages, ledger)
     metrics = gather(config, arms, stages, ledger)
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
