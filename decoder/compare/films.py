@@ -56,7 +56,9 @@ def films(bench: "Bench") -> dict[str, Any]:
 
 def _title(arm: str) -> str:
     label = ARMS.get(arm)
-    return arm if label is None or label.control else f"{label.letter}\n{label.name}".replace(", ", ",\n")
+    if label is None:
+        return arm
+    return label.name if label.control else f"{label.letter}\n{label.name}".replace(", ", ",\n")
 
 
 def clip_panels(bench: "Bench", video: Tensor, place: int) -> list[Panel]:
