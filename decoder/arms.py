@@ -28,11 +28,11 @@ from decoder.futures import FUTURES, Futures
 from decoder.latents import LatentSource
 from decoder.metrics import nearest_visible
 from decoder.pixels import PIXELS, PixelModel
-from jepa.checkpoints import CheckpointError, kind_of
 from jepa.grid import Grid, gather_tokens, token_grid
 from jepa.jepa import JEPA
 from jepa.masks import Mask, task_mask
 from jepa.training import autocast
+from jepa.weights import CheckpointError, kind_of
 
 
 class Arm(ABC):

@@ -20,8 +20,8 @@ from decoder.conditioning import LatentCondition, Observation
 from decoder.drawer import ClipConfig, Drawer, DrawerConfig, draw_video
 from decoder.flow import FlowConfig, FlowLoss
 from decoder.latents import LatentSource, LatentStats
-from jepa.checkpoints import CheckpointError, load_model, load_shared, save_shared
 from jepa.grid import Grid
+from jepa.weights import CheckpointError, load_model, load_shared, save_shared
 
 __all__ = ["KIND", "ClipConfig", "Decoder", "DecoderConfig", "draw_video"]
 

@@ -20,7 +20,7 @@ from timm.layers import Mlp
 from torch import Tensor, nn
 
 from jepa.grid import Grid
-from jepa.layers import Attention, Rope
+from jepa.layers import Attention, Rope, run_blocks
 from jepa.posembed import rope3d, sincos3d
 
 
@@ -112,6 +112,7 @@ class VideoDiT(nn.Module):
         self.norm = nn.LayerNorm(width, eps=1e-6, elementwise_affine=False)
         self.modulation = nn.Linear(width, 2 * width)
         self.head = nn.Linear(width, patch)
+        self.recompute = False
         self.init_weights()
 
     def init_weights(self) -> None:
@@ -156,8 +157,7 @@ class VideoDiT(nn.Module):
         cos, sin = rope3d(head_dim, grid, device=x_t.device)
         rope = cos[None, None], sin[None, None]  # (1, 1, N, head_dim)
         time = self.time_embed(t)  # (B, width)
-        for block in self.blocks:
-            x = block(x, time, rope)
+        x = run_blocks(self.blocks, x, time, rope, recompute=self.recompute)
         shift, scale = self.modulation(F.silu(time))[:, None].chunk(2, dim=-1)
         return self.head(modulate(self.norm(x), shift, scale)).float()  # (B, N, P)
 

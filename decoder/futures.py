@@ -20,9 +20,9 @@ from decoder.dit import DenoiserSize, VideoDiT, VideoDiTConfig
 from decoder.flow import FlowConfig, FlowLoss, flow_loss
 from decoder.latents import LatentSource, LatentStats
 from decoder.sampler import sample, seeded_noise
-from jepa.checkpoints import CheckpointError, load_model, load_shared, save_shared
 from jepa.grid import Grid, gather_tokens, scatter_tokens
 from jepa.masks import Mask
+from jepa.weights import CheckpointError, load_model, load_shared, save_shared
 
 FUTURES = "futures"  # how its Lightning checkpoints say what they are
 

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from decoder.metric_weights import I3D_FILE, i3d_state
-from jepa.checkpoints import load_strict
+from jepa.weights import load_strict
 
 CLASSES, SIZE = 400, 224
 SHORTEST, REPEATED = 9, 16  # frames: below the first, a clip is repeated to the second

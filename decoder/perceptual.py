@@ -24,7 +24,7 @@ from torchmetrics.functional.image import structural_similarity_index_measure
 
 from decoder.compose import composite
 from decoder.metric_weights import ALEXNET_FILE, alexnet_state
-from jepa.checkpoints import load_strict
+from jepa.weights import load_strict
 
 SMALLEST = 64  # pixels of the shorter side that LPIPS is given
 

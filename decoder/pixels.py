@@ -15,9 +15,9 @@ from torch import Tensor
 from decoder.conditioning import Observation, PixelCondition
 from decoder.drawer import Drawer, DrawerConfig
 from decoder.flow import FlowConfig, FlowLoss
-from jepa.checkpoints import load_model, load_shared, save_shared
 from jepa.grid import Grid, token_grid
 from jepa.masks import Mask
+from jepa.weights import load_model, load_shared, save_shared
 
 PIXELS = "pixels"  # how the Lightning checkpoints of a pixel model say what they are
 

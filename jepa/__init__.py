@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from jepa.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from jepa.adapters import from_official, from_vjepa2_hf
+    from jepa.checkpoints import from_official, from_vjepa2_hf
     from jepa.config import EncoderConfig, JEPAConfig, PredictorConfig, load_config
     from jepa.grid import Grid, patchify, token_grid, unpatchify
     from jepa.jepa import JEPA, JEPALoss
     from jepa.masks import TASKS, Mask, MaskCollator, MaskConfig, sample_mask, task_mask
 
 _ROOMS = {
-    "adapters": ("from_official", "from_vjepa2_hf"),
+    "checkpoints": ("from_official", "from_vjepa2_hf"),
     "config": ("EncoderConfig", "JEPAConfig", "PredictorConfig", "load_config"),
     "grid": ("Grid", "patchify", "token_grid", "unpatchify"),
     "jepa": ("JEPA", "JEPALoss"),

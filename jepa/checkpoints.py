@@ -1,165 +1,120 @@
-"""Weights in and out: `safetensors` with a JSON config to share, Lightning checkpoints to resume.
+"""Weights of other projects. Every foreign key name lives here, and a test holds the contract.
 
-Every load is strict: a checkpoint that does not fit says which keys and shapes differ, and stops. Nothing here
-unpickles code.
+    encoder = from_vjepa2_hf(VJEPA2Model.from_pretrained("facebook/vjepa2-vitl-fpc64-256"))
+    model = from_official(torch.load("vitl16.pth.tar", weights_only=True), config)
+
+Notable:
+- Loading is strict in both directions: a key that is not known here, or that ours lacks, stops it with both names.
+- Fixed sin-cos tables in official checkpoints are dropped only after they were found to equal ours.
+- V-JEPA 2 was trained with a rotary embedding that is not a rotation: its weights need `rope: vjepa2`.
 """
 
-import json
-import pickle
 import re
-import struct
-from dataclasses import asdict, is_dataclass
-from pathlib import Path
-from typing import Any, TypeVar, cast
+from collections.abc import Mapping
+from typing import Any
 
 import torch
-from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from jepa.errors import CheckpointError
-from jepa.files import replacing, write_text
+from jepa.config import EncoderConfig, JEPAConfig
+from jepa.grid import Grid
+from jepa.jepa import JEPA
+from jepa.posembed import sincos3d
+from jepa.vit import VideoViT
+from jepa.weights import CheckpointError, load_strict
 
-CONFIG, WEIGHTS = "config.json", "model.safetensors"
-# What torch's reader raises on damaged or foreign bytes, found by damaging some.
-BROKEN = (
-    pickle.UnpicklingError,
-    RuntimeError,
-    EOFError,
-    LookupError,
-    ValueError,
-    TypeError,
-    AttributeError,
-    struct.error,
-    OSError,
+# Hugging Face VJEPA2Model -> ours. query, key and value are stacked into one qkv afterwards.
+HF_KEYS = (
+    (r"encoder\.embeddings\.patch_embeddings\.proj\.(weight|bias)", r"patch_embed.proj.\1"),
+    (r"encoder\.layer\.(\d+)\.(norm1|norm2|mlp\.fc1|mlp\.fc2)\.(weight|bias)", r"blocks.\1.\2.\3"),
+    (r"encoder\.layer\.(\d+)\.attention\.proj\.(weight|bias)", r"blocks.\1.attn.proj.\2"),
+    (r"encoder\.layer\.(\d+)\.attention\.(query|key|value)\.(weight|bias)", r"blocks.\1.attn.\2.\3"),
+    (r"encoder\.layernorm\.(weight|bias)", r"norm.\1"),
 )
-
-Model = TypeVar("Model", bound=nn.Module)
-
-
-def load_strict(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """`model.load_state_dict(state)`, where keys and shapes agree exactly; else a CheckpointError naming them."""
-    check_fit(model, state, source)
-    model.load_state_dict(state)
+# Where official checkpoints keep what ours call ..., and the wrappers they were saved in.
+OFFICIAL_PARTS = {"context_encoder": "encoder", "predictor": "predictor", "target_encoder": "target_encoder"}
+OFFICIAL_PREFIXES = ("module.", "backbone.")
+OFFICIAL_TABLES = ("pos_embed", "predictor_pos_embed")
 
 
-def check_fit(model: nn.Module, state: dict[str, Tensor], source: str | Path) -> None:
-    """CheckpointError, naming keys and shapes, unless `state` is one of this architecture."""
-    own = model.state_dict()
-    problems = [f"missing {key}" for key in own if key not in state]
-    problems += [f"unexpected {key}" for key in state if key not in own]
-    problems += [
-        f"{key} is {tuple(state[key].shape)} there and {tuple(own[key].shape)} here"
-        for key in own
-        if key in state and state[key].shape != own[key].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 8} more" if len(problems) > 8 else ""
-        raise CheckpointError(f"{source} holds another architecture: {'; '.join(problems[:8])}{more}")
+def from_vjepa2_hf(source: nn.Module | Mapping[str, Tensor], hf_config: Any = None) -> VideoViT:
+    """The encoder of a Hugging Face `VJEPA2Model` (or of its state dict and config) as ours, in evaluation mode.
 
-
-def save_shared(model: nn.Module, config: object, folder: str | Path) -> None:
-    """Write `config.json` and `model.safetensors` into `folder`; each file appears whole or not at all."""
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    settings = asdict(cast(Any, config)) if is_dataclass(config) else config
-    # The config first: the hub's mixin has just removed the one that was there, and weights take their time.
-    write_text(folder / CONFIG, json.dumps(settings, indent=2) + "\n")
-    state = {key: value.detach().cpu().contiguous() for key, value in model.state_dict().items()}
-    with replacing(folder / WEIGHTS) as part:
-        save_file(state, part)
-
-
-def load_shared(cls: type[Model], schema: type, model_id: str, options: dict[str, Any] | None = None) -> Model:
-    """A model of class `cls(config)` from a folder, or from a Hub repository of that name."""
-    config_file, weights_file = (_locate(model_id, name, options or {}) for name in (CONFIG, WEIGHTS))
-    try:
-        settings = json.loads(config_file.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{config_file} is not JSON: {error}") from None
-    model = _build(cls, schema, settings, config_file)
-    try:
-        state = load_file(weights_file)
-    except SafetensorError as error:
-        raise CheckpointError(f"{weights_file} is not a readable safetensors file: {error}") from None
-    load_strict(model, state, weights_file)
+    Its predictor is left out: it sees the whole clip before it is masked. Raises CheckpointError where it does not fit.
+    """
+    if isinstance(source, nn.Module):
+        hf_config = hf_config or source.config
+        source = source.state_dict()
+    fixed = {"layer_norm_eps": 1e-6, "hidden_act": "gelu", "qkv_bias": True}
+    for key, value in fixed.items():
+        found = getattr(hf_config, key)
+        if found != value:
+            raise CheckpointError(f"VJEPA2Model: {key} is {found!r}, and only {value!r} is known here")
+    config = EncoderConfig(
+        embed_dim=hf_config.hidden_size,
+        depth=hf_config.num_hidden_layers,
+        num_heads=hf_config.num_attention_heads,
+        mlp_ratio=hf_config.mlp_ratio,
+        patch_size=hf_config.patch_size,
+        tubelet_size=hf_config.tubelet_size,
+        in_channels=hf_config.in_chans,
+        position="rope",
+        rope="vjepa2",
+    )
+    model = VideoViT(config)
+    load_strict(model, _stack_qkv(_renamed_hf(source)), "VJEPA2Model")
     return model.eval()
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A Lightning checkpoint as plain tensors and containers (`weights_only=True`: it cannot execute code)."""
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointError(f"{path}: no such checkpoint")
-    try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
-    except BROKEN as error:
-        if isinstance(error, OSError) and error.filename:  # no such thing as broken: not allowed, or gone
-            raise
-        foreign = re.search(r"GLOBAL (\S+)", str(error))
-        why = f"it asks to run {foreign[1]}" if foreign else "it is damaged, or holds more than tensors"
-        raise CheckpointError(f"{path} is not a checkpoint that can be read safely: {why}") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{path} holds a {type(found).__name__}, and a checkpoint of a run is needed here")
-    return found
+def _renamed_hf(source: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    renamed = {}
+    for key, value in source.items():
+        if key.startswith("predictor."):
+            continue
+        found = next(((pattern, ours) for pattern, ours in HF_KEYS if re.fullmatch(pattern, key)), None)
+        if found is None:
+            raise CheckpointError(f"VJEPA2Model: the key {key} is not known here")
+        renamed[re.sub(*found, key)] = value
+    return renamed
 
 
-def load_model(cls: type[Model], schema: type, path: str | Path, kind: str, prefix: str) -> Model:
-    """A model from a shared folder or from the Lightning checkpoint of a `kind` run, whose weights carry `prefix`."""
-    path = Path(path)
-    if path.is_dir():
-        return load_shared(cls, schema, str(path))
-    checkpoint = read_checkpoint(path)
-    if checkpoint.get("kind") != kind:
-        found = f"a {checkpoint['kind']}" if "kind" in checkpoint else "something else"
-        raise CheckpointError(f"{path} is the checkpoint of {found}, and a {kind} is needed here")
-    model = _build(cls, schema, checkpoint["config"], path)
-    state = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-    load_strict(model, state, path)
+def _stack_qkv(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    stacked = {key: value for key, value in state.items() if not re.search(r"attn\.(query|key|value)\.", key)}
+    for key in state:
+        if ".attn.query." in key:
+            parts = [key.replace(".query.", f".{name}.") for name in ("query", "key", "value")]
+            missing = [part for part in parts if part not in state]
+            if missing:
+                raise CheckpointError(f"VJEPA2Model: {missing[0]} is missing")
+            stacked[key.replace(".query.", ".qkv.")] = torch.cat([state[part] for part in parts])
+    return stacked
+
+
+def from_official(checkpoint: Mapping[str, Mapping[str, Tensor]], config: JEPAConfig, grid: Grid | None = None) -> JEPA:
+    """A V-JEPA 1 or 2 checkpoint as released (`encoder`, `predictor`, `target_encoder`) as ours, in evaluation mode.
+
+    `config` must describe it (position: sincos for V-JEPA 1; rope, with rope: vjepa2, for V-JEPA 2). `grid`: the tokens
+    it was trained on, with whose table stored ones are compared. Raises CheckpointError where it does not fit.
+    """
+    model = JEPA(config)
+    for ours, theirs in OFFICIAL_PARTS.items():
+        if theirs not in checkpoint:
+            raise CheckpointError(f"the checkpoint has no {theirs}: it has {', '.join(map(str, checkpoint))}")
+        state = {}
+        for key, value in checkpoint[theirs].items():
+            for prefix in OFFICIAL_PREFIXES:
+                key = key.removeprefix(prefix)
+            if key in OFFICIAL_TABLES:
+                _check_table(value, grid, f"{theirs}.{key}")
+            else:
+                state[key] = value
+        load_strict(model.get_submodule(ours), state, theirs)
     return model.eval()
 
 
-def kind_of(path: str | Path) -> str:
-    """What lies at `path`: jepa, decoder, pixels or futures. CheckpointError where it is nothing of ours."""
-    path = Path(path)
-    if not path.is_dir():
-        kind = read_checkpoint(path).get("kind")
-        if not isinstance(kind, str):
-            raise CheckpointError(f"{path} is the checkpoint of something else than a model of this project")
-        return kind
-    config = _locate(str(path), CONFIG, {})
-    try:
-        keys = set(json.loads(config.read_text()))
-    except (ValueError, TypeError) as error:
-        raise CheckpointError(f"{config} is not the config of a model: {error}") from None
-    for kind, key in (("jepa", "predictor"), ("pixels", "tokens"), ("decoder", "dit"), ("futures", "size")):
-        if key in keys:
-            return kind
-    raise CheckpointError(f"{config} is not the config of a model of this project")
-
-
-def _locate(model_id: str, name: str, options: dict[str, Any]) -> Path:
-    folder = Path(model_id)
-    if folder.is_dir():
-        if not (folder / name).is_file():
-            raise CheckpointError(f"{folder} has no {name}: give the folder that save_pretrained wrote")
-        return folder / name
-    keys = ("revision", "cache_dir", "force_download", "local_files_only", "token")
-    known = {k: v for k, v in options.items() if k in keys}
-    try:
-        return Path(hf_hub_download(model_id, name, **known))
-    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(f"{model_id} is neither a folder nor a repository with {name}: {error}") from None
-
-
-def _build(cls: type[Model], schema: type, settings: Any, source: Path) -> Model:
-    try:
-        config = OmegaConf.to_object(OmegaConf.merge(OmegaConf.structured(schema), settings))
-        return cls(config)
-    except (OmegaConfBaseException, ValueError, TypeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{source} holds no config of a {cls.__name__} of this version: {reason}") from None
+def _check_table(table: Tensor, grid: Grid | None, name: str) -> None:
+    if grid is None:
+        raise CheckpointError(f"{name} is a table of positions: give the grid (t, h, w) the model was trained on")
+    ours = sincos3d(table.shape[-1], grid)
+    if table.shape[-2:] != ours.shape or not torch.allclose(table.reshape(ours.shape).float(), ours, atol=1e-5):
+        raise CheckpointError(f"{name} {tuple(table.shape)} is not the sin-cos table of a grid of {tuple(grid)}")

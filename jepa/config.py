@@ -24,7 +24,15 @@ Schema = TypeVar("Schema")
 
 @dataclass
 class EncoderConfig:
-    """Video ViT. `position`: rope, sincos, or both (rope+sincos). `rope`: standard, or vjepa2 for its checkpoints."""
+    """Video ViT.
+
+    position        rope, sincos, or both (rope+sincos).
+    position_grid   sincos: [t, h, w] of the tokens that weights were trained with, whose table is then resized to other
+                    grids, as V-JEPA 1 does; empty: every grid has its own table.
+    rope            standard, or vjepa2 for its checkpoints, which were trained with something that is not a rotation.
+    init            xavier: the patch embedding starts as MAE's, and mask tokens are drawn; vjepa: as released, the
+                    patch embedding from a normal of std .02, and mask tokens zero.
+    """
 
     embed_dim: int = 384
     depth: int = 12
@@ -34,7 +42,9 @@ class EncoderConfig:
     tubelet_size: int = 2
     in_channels: int = 3
     position: str = "rope"
+    position_grid: list[int] = field(default_factory=list)
     rope: str = "standard"
+    init: str = "xavier"
 
     @property
     def patch_dim(self) -> int:
@@ -46,7 +56,9 @@ class EncoderConfig:
 class PredictorConfig:
     """Narrow transformer; its positions follow the encoder's.
 
-    num_mask_tokens     learned: 1, or one for each entry of a run's `masks`. Tasks are predicted with the first.
+    num_mask_tokens     learned: 1, or one for each entry of a run's `masks`.
+    mask_index          the mask token that tasks are predicted with. Official models were trained with one for small
+                        blocks and one for large ones, and predict with the second: 1.
     """
 
     embed_dim: int = 192
@@ -54,6 +66,7 @@ class PredictorConfig:
     num_heads: int = 6
     mlp_ratio: float = 4.0
     num_mask_tokens: int = 1
+    mask_index: int = 0
 
 
 @dataclass
@@ -68,6 +81,7 @@ class JEPAConfig:
     context_loss        weight of the loss on visible tokens, each divided by sqrt(distance to the nearest target)
                         (V-JEPA 2.1).
     regulariser         none, sigreg (LeJEPA) or vicreg (variance and covariance), on the context encoder's tokens.
+    one_encoder         context and target encoder are the same weights, held once: a model published with one of them.
     """
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
@@ -77,6 +91,7 @@ class JEPAConfig:
     context_loss: float = 0.0
     regulariser: str = "none"
     regulariser_weight: float = 0.0
+    one_encoder: bool = False
 
 
 def choose(key: str, value: str, known: tuple[str, ...]) -> str:

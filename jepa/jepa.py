@@ -19,13 +19,13 @@ import torch.nn.functional as F
 from huggingface_hub import PyTorchModelHubMixin
 from torch import Tensor, nn
 
-from jepa.checkpoints import load_model, load_shared, save_shared
 from jepa.config import JEPAConfig, choose
 from jepa.grid import Grid, coordinates, gather_tokens, patchify
-from jepa.masks import Mask
+from jepa.masks import Mask, task_mask
 from jepa.predictor import Predictor
 from jepa.regularisers import sigreg, vicreg
 from jepa.vit import VideoViT
+from jepa.weights import load_model, load_shared, save_shared
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,9 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
         self.context_encoder = VideoViT(config.encoder)
         width = config.encoder.embed_dim if config.targets == "latents" else config.encoder.patch_dim
         self.predictor = Predictor(config.predictor, config.encoder, width)
-        self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
+        self.target_encoder = self.context_encoder
+        if not config.one_encoder:
+            self.target_encoder = copy.deepcopy(self.context_encoder).requires_grad_(False)
         norms = {"layer": nn.LayerNorm(width, eps=1e-5, elementwise_affine=False), "none": nn.Identity()}
         norms["batch"] = nn.BatchNorm1d(width, affine=False)
         self.target_norm = norms[config.target_norm]
@@ -73,10 +75,19 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
         h = latents.float()
         return self.target_norm(h.flatten(0, 1)).view_as(h)
 
-    def predict(self, video: Tensor, mask: Mask, mask_index: int = 0) -> Tensor:
-        """Predicted latents `z` (B, M, D) at `mask.target_ids`, from nothing but the pixels at `mask.context_ids`."""
+    def predict(
+        self, video: Tensor, mask: Mask | None = None, mask_index: int | None = None, *, task: str = "forward"
+    ) -> Tensor:
+        """Predicted latents `z` (B, M, D) at `mask.target_ids`, from nothing but the pixels at `mask.context_ids`.
+
+        Without a mask, that of `task`. `mask_index`: which mask token; None: the one of `config.predictor`.
+        """
+        grid = self.grid(video)
+        mask = mask or task_mask(task, grid, len(video))
+        mask = Mask(*(ids.to(video.device) for ids in mask))
+        index = self.config.predictor.mask_index if mask_index is None else mask_index
         context = self.context_encoder(video, mask.context_ids)
-        return self.predictor(context, self.grid(video), mask.context_ids, mask.target_ids, mask_index)[0]
+        return self.predictor(context, grid, mask.context_ids, mask.target_ids, index)[0]
 
     def forward(self, video: Tensor, masks: Sequence[Mask], kinds: Sequence[int] | None = None) -> JEPALoss:
         """Loss of a batch (B, C, T, H, W), averaged over masks; `kinds` says which mask token each one uses."""

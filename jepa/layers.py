@@ -1,9 +1,12 @@
 """The transformer block of encoder and predictor: pre-LN, fused qkv, exact GELU, names as in timm's ViT."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from jepa.errors import ConfigError
 from jepa.posembed import rotate
@@ -43,11 +46,11 @@ class Attention(nn.Module):
 class Block(nn.Module):
     """x + attention(norm(x)), then x + mlp(norm(x)); LayerNorm eps 1e-6 as in V-JEPA."""
 
-    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, dim: int, num_heads: int, mlp_ratio: float = 4.0, eps: float = 1e-6) -> None:
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm1 = nn.LayerNorm(dim, eps=eps)
         self.attn = Attention(dim, num_heads)
-        self.norm2 = nn.LayerNorm(dim, eps=1e-6)
+        self.norm2 = nn.LayerNorm(dim, eps=eps)
         self.mlp = Mlp(dim, int(dim * mlp_ratio), act_layer=nn.GELU)
 
     def forward(self, x: Tensor, rope: Rope | None = None) -> Tensor:
@@ -55,27 +58,48 @@ class Block(nn.Module):
         return x + self.mlp(self.norm2(x))
 
 
-def init_weights(model: nn.Module, blocks: nn.ModuleList) -> None:
+def run_blocks(blocks: nn.ModuleList, x: Tensor, *args: Any, recompute: bool = False) -> Tensor:
+    """x through every block. `recompute`: activations are not kept but computed again in the backward pass."""
+    for block in blocks:
+        again = recompute and torch.is_grad_enabled()
+        x = checkpoint(block, x, *args, use_reentrant=False) if again else block(x, *args)
+    return x
+
+
+def recompute_activations(model: nn.Module) -> None:
+    """Activation checkpointing in every stack of blocks of `model`: much less memory in training, a third more time."""
+    for module in model.modules():
+        if hasattr(module, "recompute"):
+            module.recompute = True  # type: ignore[assignment]
+
+
+def init_weights(model: nn.Module, blocks: nn.ModuleList, init: str = "xavier") -> None:
     """Initialise a ViT in place.
 
     | parameter                        | value                                                              |
     |----------------------------------|--------------------------------------------------------------------|
     | Linear weights                   | truncated normal, std 0.02                                         |
     | Conv3d (patch embedding) weight  | Xavier uniform on the flattened kernel, as MAE: with std 0.02 the  |
-    |                                  | sin-cos table would drown the content of small patches             |
+    |                                  | sin-cos table would drown the content of small patches; `init`     |
+    |                                  | vjepa: std 0.02 all the same, as released                          |
     | biases                           | 0                                                                  |
     | LayerNorm                        | weight 1, bias 0                                                   |
     | attn.proj, mlp.fc2 of block i    | the above divided by sqrt(2 (i + 1)), so depth does not add up     |
     """
     for module in model.modules():
-        if isinstance(module, nn.Conv3d):
+        if isinstance(module, nn.Conv3d) and init == "xavier":
             nn.init.xavier_uniform_(module.weight.flatten(1))
-        elif isinstance(module, nn.Linear):
+        elif isinstance(module, nn.Linear | nn.Conv3d):
             nn.init.trunc_normal_(module.weight, std=0.02)
         if isinstance(module, nn.Linear | nn.Conv3d) and module.bias is not None:
             nn.init.zeros_(module.bias)
-    with torch.no_grad():
-        for i, block in enumerate(blocks):
-            assert isinstance(block, Block)
-            for linear in (block.attn.proj, block.mlp.fc2):
-                linear.weight.div_((2.0 * (i + 1)) ** 0.5)
+    rescale(blocks)
+
+
+@torch.no_grad()
+def rescale(blocks: nn.ModuleList) -> None:
+    """Divide what block i adds to the stream, attn.proj and mlp.fc2, by sqrt(2 (i + 1))."""
+    for i, block in enumerate(blocks):
+        assert isinstance(block, Block)
+        for linear in (block.attn.proj, block.mlp.fc2):
+            linear.weight.div_((2.0 * (i + 1)) ** 0.5)

@@ -7,6 +7,7 @@ the autocast: in bf16 neighbouring positions of a long clip would collide.
 from functools import lru_cache
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from jepa.grid import Grid, coordinates
@@ -22,9 +23,21 @@ def _sincos3d(dim: int, grid: Grid, device: torch.device) -> Tensor:
     return table.flatten(1)[:, :dim].float().to(device)
 
 
-def sincos3d(dim: int, grid: Grid, device: torch.device | None = None) -> Tensor:
-    """(N, dim) float32 table of V-JEPA 1: [depth | height | width], each [sin | cos], omega = 10000^(-2i/per_axis)."""
-    return _sincos3d(dim, Grid(*grid), torch.device(device or "cpu"))
+@lru_cache(maxsize=64)
+def _resized(dim: int, trained: Grid, grid: Grid, device: torch.device) -> Tensor:
+    volume = _sincos3d(dim, trained, torch.device("cpu")).T.reshape(1, dim, *trained)
+    return F.interpolate(volume, size=tuple(grid), mode="trilinear")[0].flatten(1).T.contiguous().to(device)
+
+
+def sincos3d(dim: int, grid: Grid, device: torch.device | None = None, trained: Grid | None = None) -> Tensor:
+    """(N, dim) float32 table of V-JEPA 1: [depth | height | width], each [sin | cos], omega = 10000^(-2i/per_axis).
+
+    `trained`: the grid whose table the weights know; on another it is that table, resized, as V-JEPA 1 does it.
+    """
+    where = torch.device(device or "cpu")
+    if trained is not None and tuple(trained) != tuple(grid):
+        return _resized(dim, Grid(*trained), Grid(*grid), where)
+    return _sincos3d(dim, Grid(*grid), where)
 
 
 @lru_cache(maxsize=64)
@@ -36,7 +49,7 @@ def _rope3d(head_dim: int, grid: Grid, kind: str, device: torch.device) -> tuple
     # standard: both members of a pair turn by the same angle. vjepa2: halves instead of pairs, as released; that is not
     # a rotation, but what its weights were trained with.
     angles = angles.repeat_interleave(2, dim=-1) if kind == "standard" else angles.repeat(1, 1, 2)
-    angles = torch.nn.functional.pad(angles.flatten(1), (0, head_dim - 3 * per_axis))  # the rest stays unrotated
+    angles = F.pad(angles.flatten(1), (0, head_dim - 3 * per_axis))  # the rest stays unrotated
     sign = torch.tensor([-1.0, 1.0]).repeat(head_dim // 2)  # (a, b) -> (a cos - b sin, b cos + a sin)
     return angles.cos().to(device), (sign * angles.sin()).to(device)
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from jepa.config import EncoderConfig, PredictorConfig
 from jepa.grid import Grid
-from jepa.layers import Block, init_weights
+from jepa.layers import Block, init_weights, run_blocks
 from jepa.vit import Positions
 
 
@@ -23,9 +23,11 @@ class Predictor(nn.Module):
         self.predictor_norm = nn.LayerNorm(dim, eps=1e-6)
         self.predictor_proj = nn.Linear(dim, target_dim)
         self.positions = Positions(encoder, dim, config.num_heads)
+        self.recompute = False
         init_weights(self, self.predictor_blocks)
-        for token in self.mask_tokens:
-            nn.init.trunc_normal_(token, std=0.02)
+        if encoder.init != "vjepa":
+            for token in self.mask_tokens:
+                nn.init.trunc_normal_(token, std=0.02)
 
     def forward(
         self, context: Tensor, grid: Grid, context_ids: Tensor, target_ids: Tensor, mask_index: int = 0
@@ -37,10 +39,8 @@ class Predictor(nn.Module):
         mask_token = torch.cat([*self.mask_tokens])[mask_index % len(self.mask_tokens)].to(x.dtype)  # (1, d)
         x = torch.cat([x, mask_token.expand(*target_ids.shape, -1)], dim=1)  # (B, K + M, d)
         ids = torch.cat([context_ids, target_ids], dim=1)
-        x = x + self.positions.table(grid, ids)
-        rope = self.positions.angles(grid, ids)
-        for block in self.predictor_blocks:
-            x = block(x, rope)
+        x = self.positions.add(x, grid, ids)
+        x = run_blocks(self.predictor_blocks, x, self.positions.angles(grid, ids), recompute=self.recompute)
         x = self.predictor_proj(self.predictor_norm(x))  # (B, K + M, target_dim)
         visible = context_ids.shape[1]
         return x[:, visible:], x[:, :visible]

@@ -10,8 +10,7 @@ import torch
 
 from data.module import ClipDataModule, DataConfig
 from data.transforms import frame_size
-from jepa.checkpoints import load_strict
-from jepa.config import ConfigError, JEPAConfig
+from jepa.config import ConfigError, JEPAConfig, PredictorConfig
 from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
@@ -20,6 +19,7 @@ from jepa.module import JEPAModule
 from jepa.optim import OptimConfig
 from jepa.resuming import check_run
 from jepa.training import DataWait, TrainerConfig, build_trainer, fit
+from jepa.weights import load_strict
 
 
 @dataclass
@@ -57,7 +57,9 @@ def pretrain(config: PretrainConfig) -> Path:
     out = Path(config.out)
     check_run(out, config.resume)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    check_mask_tokens(config.model.predictor.num_mask_tokens, config.masks)
+    if config.model.one_encoder:
+        raise ConfigError("model.one_encoder is true, and a moving average needs two: give false, also with init_from")
+    check_mask_tokens(config.model.predictor, config.masks)
     jepa = build_jepa(config)
     tubelet, patch = config.model.encoder.tubelet_size, config.model.encoder.patch_size
     grid = token_grid((config.data.num_frames, *frame_size(config.data.size)), tubelet, patch)
@@ -86,18 +88,21 @@ def pretrain(config: PretrainConfig) -> Path:
     return best if best.is_file() else out / "last.ckpt"
 
 
-def check_mask_tokens(count: int, masks: list[MaskConfig]) -> None:
-    """ConfigError unless there is one mask token for all `masks`, or one for each and the first knows the future.
+def check_mask_tokens(config: PredictorConfig, masks: list[MaskConfig]) -> None:
+    """ConfigError unless there is one mask token for all `masks`, or one for each and tasks use one that fits them.
 
-    Tasks are predicted with the first token, which must not be the one that never met a future where another did.
+    Tasks are predicted with one token, which must not be one that never met a future where another did.
     """
+    count, index = config.num_mask_tokens, config.mask_index
     if count != 1 and count < len(masks):
         raise ConfigError(f"model.predictor.num_mask_tokens is {count}: give 1, or one for each of {len(masks)} masks")
+    if not 0 <= index < max(1, min(count, len(masks))):
+        raise ConfigError(f"model.predictor.mask_index is {index}: no mask trains that token")
     kinds = [mask.kind for mask in masks]
-    if count > 1 and "future" in kinds[1:] and kinds[0] != "future":
+    if count > 1 and "future" in kinds and kinds[index] != "future":
         raise ConfigError(
-            f"model.predictor.num_mask_tokens is {count}, and tasks are predicted with the token of the first of "
-            f"masks, which is a {kinds[0]} mask: put a future mask first"
+            f"tasks are predicted with the mask token of masks[{index}] (model.predictor.mask_index), "
+            f"which is a {kinds[index]} mask: point it at a future mask"
         )
 
 

@@ -15,10 +15,10 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-from jepa.checkpoints import check_fit, read_checkpoint
 from jepa.config import ConfigError, choose, save_config
 from jepa.files import replacing
 from jepa.resuming import check_run, check_settings
+from jepa.weights import check_fit, read_checkpoint
 
 
 @dataclass

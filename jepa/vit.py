@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from jepa.config import ConfigError, EncoderConfig, choose
 from jepa.grid import Grid, gather_tokens, patchify, token_grid
-from jepa.layers import Block, Rope, init_weights
+from jepa.layers import Block, Rope, init_weights, run_blocks
 from jepa.posembed import rope3d, sincos3d
 
 
@@ -23,15 +23,19 @@ class PatchEmbed(nn.Module):
         self.proj = nn.Conv3d(config.in_channels, config.embed_dim, kernel_size=size, stride=size)
 
     def forward(self, patches: Tensor) -> Tensor:
-        return F.linear(patches, self.proj.weight.flatten(1), self.proj.bias)
+        weight = self.proj.weight.flatten(1)
+        return F.linear(patches.to(weight.dtype), weight, self.proj.bias)
 
 
 class Positions:
     """The positions of one stack of blocks: a table to add, angles to rotate by, or both."""
 
     def __init__(self, config: EncoderConfig, dim: int, num_heads: int) -> None:
+        if len(config.position_grid) not in (0, 3) or any(size < 1 for size in config.position_grid):
+            raise ConfigError(f"position_grid is {list(config.position_grid)}: give [t, h, w] tokens, or nothing")
         self.kinds = choose("position", config.position, ("rope", "sincos", "rope+sincos")).split("+")
         self.rope = choose("rope", config.rope, ("standard", "vjepa2"))
+        self.trained = Grid(*config.position_grid) if config.position_grid else None
         self.dim, self.head_dim = dim, dim // num_heads
         if "rope" in self.kinds and (self.head_dim < 6 or self.head_dim % 2):
             raise ConfigError(
@@ -39,9 +43,11 @@ class Positions:
                 "a 3D rotary position needs an even width of at least 6"
             )
 
-    def table(self, grid: Grid, ids: Tensor) -> Tensor | float:
-        """(B, K, dim) to add to tokens at `ids` (B, K); zero without sin-cos."""
-        return sincos3d(self.dim, grid, ids.device)[ids] if "sincos" in self.kinds else 0.0
+    def add(self, x: Tensor, grid: Grid, ids: Tensor) -> Tensor:
+        """Tokens (B, K, dim) at `ids` (B, K), with their table's rows added; unchanged without sin-cos."""
+        if "sincos" not in self.kinds:
+            return x
+        return x + sincos3d(self.dim, grid, ids.device, self.trained)[ids].to(x.dtype)
 
     def angles(self, grid: Grid, ids: Tensor) -> Rope | None:
         """(cos, sin) for `rotate` at `ids` (B, K); None without RoPE."""
@@ -63,7 +69,8 @@ class VideoViT(nn.Module):
         )
         self.norm = nn.LayerNorm(config.embed_dim, eps=1e-6)
         self.positions = Positions(config, config.embed_dim, config.num_heads)
-        init_weights(self, self.blocks)
+        self.recompute = False
+        init_weights(self, self.blocks, choose("init", config.init, ("xavier", "vjepa")))
 
     def grid(self, video: Tensor) -> Grid:
         """Token grid of a video (..., T, H, W)."""
@@ -77,10 +84,8 @@ class VideoViT(nn.Module):
             ids = _all_ids(grid, video)
         else:
             patches = gather_tokens(patches, ids)  # (B, K, C*t*p*p)
-        x = self.patch_embed(patches) + self.positions.table(grid, ids)  # (B, K, D)
-        rope = self.positions.angles(grid, ids)
-        for block in self.blocks:
-            x = block(x, rope)
+        x = self.positions.add(self.patch_embed(patches), grid, ids)  # (B, K, D)
+        x = run_blocks(self.blocks, x, self.positions.angles(grid, ids), recompute=self.recompute)
         return self.norm(x)
 
 

@@ -22,7 +22,7 @@ from decoder.dit import DenoiserSize
 from decoder.futures import Futures, FuturesConfig
 from decoder.pixels import PixelModel, PixelModelConfig
 from jepa import JEPA, Grid, Mask
-from jepa.checkpoints import CheckpointError, kind_of
+from jepa.weights import CheckpointError, kind_of
 
 SIZE = {"width": 48, "depth": 2, "num_heads": 3, "patch_size": 8, "tubelet_size": 2}
 WIDE = 8 * 8 * 2 * 3 + 1  # a visible patch and its flag; a latent of these tests has 24 values

@@ -34,9 +34,9 @@ from decoder.module import (
 )
 from decoder.train import DecoderTrainConfig, build_decoder, data_settings, train_decoder
 from jepa import JEPA, ConfigError
-from jepa.checkpoints import read_checkpoint
 from jepa.config import save_config
 from jepa.training import TrainerConfig, read_history
+from jepa.weights import read_checkpoint
 
 
 @pytest.fixture

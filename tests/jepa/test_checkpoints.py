@@ -1,171 +1,181 @@
-"""Checkpoints. Claims:
+"""Weights of other projects. Claims:
 
-- `save_pretrained` and `from_pretrained` are inverses, bit for bit, config included; `load` reads folders and runs.
-- another architecture is refused with keys and shapes; settings this version does not know are refused by name.
-- damaged, truncated and foreign files are refused in one sentence; a pickle that would run code is refused unrun.
-- a decoder's checkpoint given as a JEPA's says so.
-- writing is atomic: where it fails, what was there stays and nothing half-written is left.
+- the encoder of a random Hugging Face VJEPA2Model, taken over, gives the same output in fp32: on its own square clips,
+  and on frames that are not square (where theirs is told each token's place).
+- the contract of keys: official checkpoints of V-JEPA 1 and 2, prefixes, sin-cos tables and all, become our three parts
+  bit for bit, and every foreign key has a place; a key that is missing, unknown or of another shape stops the load.
+- a table of positions that is not ours is refused: its weights would be read with wrong places.
 """
 
-import json
-import os
-import pickle
-from dataclasses import asdict
-from pathlib import Path
+import copy
+from typing import Any
 
 import pytest
 import torch
-from tiny import tiny_config
 from torch import Tensor
 
-from jepa import JEPA, CheckpointError, JEPAConfig
-from jepa.checkpoints import load_strict, read_checkpoint
+from jepa import JEPA, CheckpointError, EncoderConfig, Grid, JEPAConfig, PredictorConfig, from_official, from_vjepa2_hf
+from jepa.posembed import sincos3d
+from jepa.vit import VideoViT
 
 
-def run_checkpoint(jepa: JEPA, path: Path, **changes: object) -> Path:
-    """What a training run leaves of a model."""
-    state = {f"jepa.{key}": value for key, value in jepa.state_dict().items()}
-    torch.save({"kind": "jepa", "config": asdict(jepa.config), "state_dict": state} | changes, path)
-    return path
+@pytest.fixture(scope="module")
+def theirs() -> Any:
+    """A VJEPA2Model of 2 layers on 4 x 4 x 4 tokens; nothing is downloaded. Norms and biases are made to matter."""
+    vjepa2 = pytest.importorskip("transformers.models.vjepa2")
+    config = vjepa2.VJEPA2Config(
+        patch_size=8,
+        crop_size=32,
+        frames_per_clip=8,
+        tubelet_size=2,
+        hidden_size=40,
+        num_attention_heads=2,  # heads of 20: three axes of 6, and 2 channels that stay
+        num_hidden_layers=2,
+        mlp_ratio=3.0,
+        pred_hidden_size=24,
+        pred_num_attention_heads=2,
+        pred_num_hidden_layers=1,
+    )
+    torch.manual_seed(0)
+    model = vjepa2.VJEPA2Model(config).eval()
+    for name, parameter in model.named_parameters():
+        strong = "query" in name or "key" in name  # so that attention, and with it places, decide the output
+        torch.nn.init.normal_(parameter, mean="norm" in name, std=0.4 if strong else 0.2)
+    return model
 
 
-def same(one: torch.nn.Module, other: torch.nn.Module) -> bool:
-    a, b = one.state_dict(), other.state_dict()
-    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+@torch.no_grad()
+def encoded(theirs: Any, video: Tensor, places: Tensor | None = None) -> Tensor:
+    """Their encoder on (B, C, T, H, W), told tokens' places on its own 4 x 4 x 4 grid where the clip has another."""
+    x = theirs.encoder.embeddings(video.transpose(1, 2))
+    if places is not None:
+        places = places.expand(len(x), -1)
+    for layer in theirs.encoder.layer:
+        x = layer(x, places)[0]
+    return theirs.encoder.layernorm(x)
 
 
-@pytest.mark.parametrize("norm", ["layer", "batch"])
-def test_what_was_saved_is_loaded(norm: str, tmp_path: Path, video: Tensor) -> None:
-    torch.manual_seed(3)
-    jepa = JEPA(tiny_config("rope+sincos", norm, context_loss=0.5)).train()
-    jepa.encode(video)  # moves the running statistics of batch targets
-    jepa.context_encoder.norm.weight.data.fill_(2)  # context and target encoder differ
-    jepa.eval().save_pretrained(tmp_path / "shared")
-    names = {path.name for path in (tmp_path / "shared").iterdir()}
-    assert names == {"README.md", "config.json", "model.safetensors"}
-    run_checkpoint(jepa, tmp_path / "best.ckpt")
-    loaded = [
-        JEPA.from_pretrained(str(tmp_path / "shared")),
-        JEPA.load(tmp_path / "shared"),
-        JEPA.load(tmp_path / "best.ckpt"),
-    ]
-    for found in loaded:
-        assert same(found, jepa) and found.config == jepa.config and isinstance(found.config, JEPAConfig)
-        assert not found.training and not any(p.requires_grad for p in found.target_encoder.parameters())
-        assert torch.equal(found.encode(video), jepa.encode(video))
+@torch.no_grad()
+def test_the_encoder_gives_the_same_output(theirs: Any) -> None:
+    ours = from_vjepa2_hf(theirs)
+    assert ours.config.rope == "vjepa2" and not ours.training
+    video = torch.randn(2, 3, 8, 32, 32)
+    expected = theirs(video.transpose(1, 2), skip_predictor=True).last_hidden_state
+    assert expected.std() > 0.1
+    torch.testing.assert_close(ours(video), expected, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(encoded(theirs, video), expected, atol=2e-5, rtol=1e-4)
+    standard = copy.deepcopy(ours)
+    standard.positions.rope = "standard"
+    assert (standard(video) - expected).abs().max() > 0.1, "a true rotation would read the weights wrongly"
+    again = from_vjepa2_hf(theirs.state_dict(), theirs.config)
+    assert all(torch.equal(a, b) for a, b in zip(again.parameters(), ours.parameters(), strict=True))
 
 
-def test_another_architecture_is_refused_with_keys_and_shapes(tmp_path: Path, jepa: JEPA) -> None:
-    jepa.save_pretrained(tmp_path)
-    settings = json.loads((tmp_path / "config.json").read_text())
-    settings["encoder"]["depth"] = 3
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match=r"another architecture: missing context_encoder\.blocks\.2\..* more$"):
-        JEPA.load(tmp_path)
-    settings["encoder"] |= {"depth": 2, "mlp_ratio": 2.0}
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    with pytest.raises(CheckpointError, match=r"mlp\.fc1\.weight is \(96, 24\) there and \(48, 24\) here"):
-        JEPA.load(tmp_path)
-    state = jepa.state_dict() | {"extra": torch.zeros(1)}
-    with pytest.raises(CheckpointError, match=r"somewhere holds another architecture: unexpected extra$"):
-        load_strict(jepa, state, "somewhere")
+@torch.no_grad()
+def test_frames_that_are_not_square(theirs: Any) -> None:
+    ours, grid = from_vjepa2_hf(theirs), Grid(3, 2, 4)
+    video = torch.randn(2, 3, 6, 16, 32)
+    t, h, w = torch.meshgrid(*(torch.arange(n) for n in grid), indexing="ij")
+    places = (16 * t + 4 * h + w).flatten()[None]
+    expected = encoded(theirs, video, places)
+    torch.testing.assert_close(ours(video), expected, atol=2e-5, rtol=1e-4)
+    assert (encoded(theirs, video) - expected).abs().max() > 0.1, "and places matter"
 
 
-def test_settings_of_another_version_are_refused_by_name(tmp_path: Path, jepa: JEPA) -> None:
-    jepa.save_pretrained(tmp_path / "shared")
-    for text, words in (
-        ('{"encoder": {"stride": 3}}', "stride"),
-        ('{"target_norm": "group"}', "target_norm is 'group'"),
-        ('{"encoder": 3}', r"config\.json holds no config of a JEPA"),
-        ("[1]", r"config\.json holds no config of a JEPA"),
-        ("{", r"config\.json is not JSON"),
+def test_settings_ours_does_not_have_are_refused(theirs: Any) -> None:
+    for key, value in (("layer_norm_eps", 1e-5), ("hidden_act", "relu"), ("qkv_bias", False)):
+        config = copy.copy(theirs.config)
+        setattr(config, key, value)
+        with pytest.raises(CheckpointError, match=f"{key} is {value!r}, and only"):
+            from_vjepa2_hf(theirs.state_dict(), config)
+
+
+def test_the_contract_of_hugging_face_keys(theirs: Any) -> None:
+    state = theirs.state_dict()
+    for change, words in (
+        (lambda s: s.pop("encoder.layer.1.attention.key.bias"), r"blocks\.1\.attn\.key\.bias is missing"),
+        (lambda s: s.pop("encoder.layer.0.norm2.weight"), r"missing blocks\.0\.norm2\.weight"),
+        (lambda s: s.update({"encoder.extra.weight": torch.zeros(1)}), r"encoder\.extra\.weight is not known"),
+        (lambda s: s.update({"encoder.layernorm.bias": torch.zeros(7)}), r"norm\.bias is \(7,\) there and \(40,\)"),
     ):
-        (tmp_path / "shared" / "config.json").write_text(text)
+        changed = dict(state)
+        change(changed)
         with pytest.raises(CheckpointError, match=words):
-            JEPA.load(tmp_path / "shared")
-    path = run_checkpoint(jepa, tmp_path / "run.ckpt", config={"encodr": {}})
-    with pytest.raises(CheckpointError, match=r"run\.ckpt holds no config of a JEPA .*encodr"):
-        JEPA.load(path)
+            from_vjepa2_hf(changed, theirs.config)
 
 
-class Trap:
-    """A pickle of this makes a folder when it is loaded."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[str]]:
-        return os.mkdir, (str(self.path),)
+GRID = Grid(2, 2, 3)
+ENCODER = {"embed_dim": 24, "depth": 2, "num_heads": 2, "patch_size": 8}
+VJEPA1 = JEPAConfig(EncoderConfig(**ENCODER, position="sincos"), PredictorConfig(12, 1, 2, num_mask_tokens=2))
+VJEPA2 = JEPAConfig(EncoderConfig(**ENCODER, rope="vjepa2"), PredictorConfig(12, 1, 2, num_mask_tokens=10))
 
 
-def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
-    trap = Trap(tmp_path / "sprung")
-    (tmp_path / "bare.ckpt").write_bytes(pickle.dumps({"state_dict": trap}))
-    torch.save({"kind": "jepa", "state_dict": trap}, tmp_path / "zip.ckpt")
-    for name, why in (("bare.ckpt", "more than tensors"), ("zip.ckpt", r"asks to run posix\.mkdir")):
-        with pytest.raises(CheckpointError, match=rf"{name} is not a checkpoint that can be read safely: .*{why}"):
-            JEPA.load(tmp_path / name)
-    assert not (tmp_path / "sprung").exists()
-    pickle.loads((tmp_path / "bare.ckpt").read_bytes())
-    assert (tmp_path / "sprung").exists(), "the trap works"
+def block_keys(prefix: str, count: int) -> list[str]:
+    rooms = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+    return [f"{prefix}.{i}.{room}.{end}" for i in range(count) for room in rooms for end in ("weight", "bias")]
 
 
-@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
-def test_damaged_files_are_refused_in_one_sentence(tmp_path: Path, jepa: JEPA) -> None:
-    path = run_checkpoint(jepa, tmp_path / "run.ckpt")
-    whole, draw = path.read_bytes(), torch.Generator().manual_seed(0)
-    noise = [bytes(torch.randint(256, (n,), generator=draw).tolist()) for n in (1, 5, 50, 500) for _ in range(25)]
-    cut = [whole[: len(whole) * n // 16] for n in range(16)]
-    flipped = []
-    for spot in torch.randint(400, (40,), generator=draw).tolist():  # the pickle lies at the beginning
-        flipped.append(whole[:spot] + bytes([(whole[spot] + 77) % 256]) + whole[spot + 1 :])
-    refused = 0
-    for bytes_ in (*noise, *cut, *flipped, b"path,label\na.mp4,1\n", b""):
-        path.write_bytes(bytes_)
-        try:
-            read_checkpoint(path)
-        except CheckpointError as error:
-            assert "run.ckpt" in str(error) and "\n" not in str(error)
-            refused += 1
-    assert refused >= len(noise) + len(cut)
-    with pytest.raises(CheckpointError, match=r"nowhere\.ckpt: no such checkpoint"):
-        JEPA.load(tmp_path / "nowhere.ckpt")
-    torch.save(torch.zeros(3), path)
-    with pytest.raises(CheckpointError, match="holds a Tensor, and a checkpoint of a run is needed"):
-        JEPA.load(path)
+def released(config: JEPAConfig) -> tuple[dict[str, dict[str, Tensor]], JEPA]:
+    """A checkpoint with the keys that the released ones have, written out here, and the model it was made from."""
+    torch.manual_seed(4)
+    model = JEPA(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter)
+    ends = ("weight", "bias")
+    encoder = [f"patch_embed.proj.{e}" for e in ends] + block_keys("blocks", 2) + [f"norm.{e}" for e in ends]
+    predictor = [f"{room}.{e}" for room in ("predictor_embed", "predictor_norm", "predictor_proj") for e in ends]
+    predictor += [f"mask_tokens.{j}" for j in range(config.predictor.num_mask_tokens)]
+    predictor += block_keys("predictor_blocks", 1)
+    named = {"encoder": encoder, "target_encoder": encoder, "predictor": predictor}
+    parts = {"encoder": model.context_encoder, "target_encoder": model.target_encoder, "predictor": model.predictor}
+    checkpoint = {
+        name: {f"module.backbone.{key}": parts[name].state_dict()[key] for key in keys} for name, keys in named.items()
+    }
+    if config.encoder.position == "sincos":
+        for name, key, width in (
+            ("encoder", "pos_embed", 24),
+            ("target_encoder", "pos_embed", 24),
+            ("predictor", "predictor_pos_embed", 12),
+        ):
+            checkpoint[name][f"module.backbone.{key}"] = sincos3d(width, GRID)[None]
+    return checkpoint, model
 
 
-def test_a_damaged_shared_folder_is_refused(tmp_path: Path, jepa: JEPA) -> None:
-    jepa.save_pretrained(tmp_path)
-    weights = tmp_path / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:-100])
-    with pytest.raises(CheckpointError, match=r"model\.safetensors is not a readable safetensors file"):
-        JEPA.load(tmp_path)
-    weights.unlink()
-    with pytest.raises(CheckpointError, match=r"has no model\.safetensors: give the folder that save_pretrained wrote"):
-        JEPA.load(tmp_path)
+@pytest.mark.parametrize("config", [VJEPA1, VJEPA2], ids=["vjepa1", "vjepa2"])
+def test_official_checkpoints_become_ours_bit_for_bit(config: JEPAConfig) -> None:
+    checkpoint, model = released(config)
+    found = from_official(checkpoint, config, GRID)
+    one, other = found.state_dict(), model.state_dict()
+    assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+    assert not found.training and isinstance(found.target_encoder, VideoViT)
+    without = {name: {key.removeprefix("module."): v for key, v in part.items()} for name, part in checkpoint.items()}
+    again = from_official(without, config, GRID).state_dict()
+    assert all(torch.equal(again[key], other[key]) for key in other), "with one prefix or the other"
 
 
-def test_a_checkpoint_of_another_kind_says_so(tmp_path: Path, jepa: JEPA) -> None:
-    path = run_checkpoint(jepa, tmp_path / "run.ckpt", kind="decoder")
-    with pytest.raises(CheckpointError, match="is the checkpoint of a decoder, and a jepa is needed here"):
-        JEPA.load(path)
-    torch.save({"state_dict": {}}, path)
-    with pytest.raises(CheckpointError, match="is the checkpoint of something else, and a jepa is needed here"):
-        JEPA.load(path)
+def test_the_contract_of_official_keys() -> None:
+    checkpoint, _ = released(VJEPA1)
+    for name, key, words in (
+        ("encoder", "blocks.1.attn.qkv.bias", r"^encoder .*missing blocks\.1\.attn\.qkv\.bias"),
+        ("predictor", "mask_tokens.1", r"^predictor .*missing mask_tokens\.1"),
+    ):
+        changed = {part: dict(values) for part, values in checkpoint.items()}
+        del changed[name][f"module.backbone.{key}"]
+        with pytest.raises(CheckpointError, match=words):
+            from_official(changed, VJEPA1, GRID)
+    changed = {part: dict(values) for part, values in checkpoint.items()}
+    changed["target_encoder"]["module.backbone.cls_token"] = torch.zeros(1)
+    with pytest.raises(CheckpointError, match=r"^target_encoder .*unexpected cls_token"):
+        from_official(changed, VJEPA1, GRID)
+    with pytest.raises(CheckpointError, match="has no predictor: it has encoder, target_encoder"):
+        from_official({k: v for k, v in checkpoint.items() if k != "predictor"}, VJEPA1, GRID)
 
 
-def test_writing_is_atomic(tmp_path: Path, jepa: JEPA, monkeypatch: pytest.MonkeyPatch) -> None:
-    jepa.save_pretrained(tmp_path)
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    other = JEPA(tiny_config())
-
-    def full(state: object, path: Path) -> None:
-        path.write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("jepa.checkpoints.save_file", full)
-    with pytest.raises(OSError, match=r"No space left on device.*model\.safetensors"):
-        other.save_pretrained(tmp_path)
-    after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert after == before, "config.json too, though the hub's mixin removes it before it asks us to write"
+def test_another_table_of_positions_is_refused() -> None:
+    checkpoint, _ = released(VJEPA1)
+    with pytest.raises(CheckpointError, match=r"encoder\.pos_embed is a table of positions: give the grid"):
+        from_official(checkpoint, VJEPA1)
+    with pytest.raises(CheckpointError, match=r"pos_embed \(1, 12, 24\) is not the sin-cos table of .*\(2, 3, 2\)"):
+        from_official(checkpoint, VJEPA1, Grid(2, 3, 2))
+    with pytest.raises(CheckpointError, match="is not the sin-cos table"):
+        from_official(checkpoint, VJEPA1, Grid(4, 2, 3))

@@ -382,7 +382,7 @@ def test_what_cannot_be_drawn_stops_before_a_worker_is_started(tmp_path: Path) -
         ("masks=[{kind: tubes}]", "masks.kind is 'tubes'"),
         ("data.num_frames=2", "future mask needs at least two tubelets"),
         ("model.predictor.num_mask_tokens=2", "num_mask_tokens is 2: give 1, or one for each of 3 masks"),
-        ("model.predictor.num_mask_tokens=3", "first of masks, which is a block mask: put a future mask first"),
+        ("model.predictor.num_mask_tokens=3", r"masks\[0\] .*which is a block mask: point it at a future mask"),
         ("model.encoder.num_heads=5", "num_heads 5"),
     ):
         with pytest.raises(ConfigError, match=words):
