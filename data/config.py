@@ -38,6 +38,7 @@ class DataConfig:
     short: str = "error"  # a video shorter than a clip: loop | pad (repeat its end) | skip | error (it counts as bad)
     clips_per_video: int = 1  # spread evenly in validation
     size: list[int] = field(default_factory=lambda: [64, 64])  # height, width
+    shorter_side: float = 1.0  # centre crops: frames are first resized to so many times `size` (V-JEPA: 256 / 224)
     scale: list[float] = field(default_factory=lambda: [0.3, 1.0])  # random crop, share of the area; [1, 1]: no crop
     ratio: list[float] = field(default_factory=lambda: [0.75, 1.35])  # random crop, width / height
     flip: bool = True
@@ -74,6 +75,10 @@ def validate(config: DataConfig) -> None:
         (config.fps is None or config.fps > 0, f"fps={config.fps} must be positive, or null to sample by stride"),
         (config.clips_per_video >= 1, f"clips_per_video={config.clips_per_video} must be at least 1"),
         (len(config.size) in (1, 2) and min(config.size) >= 1, f"size={config.size} must be [height, width] in pixels"),
+        (
+            config.shorter_side >= 1 and not (config.cache and config.shorter_side > 1),
+            f"shorter_side={config.shorter_side} must be at least 1, and 1 with data.cache, which crops before it keeps",
+        ),
         (
             0 < low_scale <= high_scale <= 1,
             f"scale={config.scale} must be two shares of the area, low <= high <= 1",

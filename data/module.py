@@ -49,7 +49,7 @@ def make_dataset(
     """The dataset a config describes, over `videos` (see `list_videos`)."""
     return ClipDataset(
         videos,
-        ClipTransform(config.size, train, config.scale, config.ratio, config.flip),
+        ClipTransform(config.size, train, config.scale, config.ratio, config.flip, shorter_side=config.shorter_side),
         num_frames=config.num_frames,
         stride=None if config.fps is not None else config.stride,
         fps=config.fps,

@@ -31,13 +31,17 @@ def frame_size(size: int | Sequence[int]) -> tuple[int, int]:
     return sides[0], sides[-1]
 
 
-def resize_and_crop(frames: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Frames (T,C,H,W) resized to cover `size` at their own aspect, then cropped in the centre: (T,C,h,w)."""
+def resize_and_crop(frames: torch.Tensor, size: tuple[int, int], shorter_side: float = 1.0) -> torch.Tensor:
+    """Frames (T,C,H,W) resized to cover `size` at their own aspect, then cropped in the centre: (T,C,h,w).
+
+    `shorter_side`: what is covered is so many times as large as what is cropped (256 / 224 in V-JEPA's evaluation).
+    """
     height, width = frames.shape[-2:]
-    if (height, width) == size:
+    if (height, width) == size and shorter_side == 1:
         return frames
-    factor = max(size[0] / height, size[1] / width)
-    covering = [max(size[0], round(height * factor)), max(size[1], round(width * factor))]
+    box = int(size[0] * shorter_side), int(size[1] * shorter_side)
+    factor = max(box[0] / height, box[1] / width)
+    covering = [max(box[0], int(height * factor)), max(box[1], int(width * factor))]
     return functional.center_crop(functional.resize(frames, covering, antialias=True), list(size))
 
 
@@ -45,7 +49,8 @@ class ClipTransform:
     """uint8 frames (T,H,W,C) of any size to a normalised float32 clip (C,T,h,w).
 
     Training: random resized crop (`scale` = share of the area, `ratio` = width / height) and a flip of every second
-    clip. Otherwise, and with `scale` [1, 1], the frame is resized to cover `size` and cropped in the centre.
+    clip. Otherwise, and with `scale` [1, 1], the frame is resized to cover `size` (see `resize_and_crop` for
+    `shorter_side`) and cropped in the centre.
     """
 
     def __init__(
@@ -57,8 +62,9 @@ class ClipTransform:
         flip: bool = True,
         mean: Sequence[float] = IMAGENET_MEAN,
         std: Sequence[float] = IMAGENET_STD,
+        shorter_side: float = 1.0,
     ) -> None:
-        self.size = frame_size(size)
+        self.size, self.shorter_side = frame_size(size), shorter_side
         self.flip = train and flip
         self.crop: v2.RandomResizedCrop | None = None
         if len(scale) != 2 or not 0 < scale[0] <= scale[1] <= 1:
@@ -78,9 +84,7 @@ class ClipTransform:
         """Crop and resize one clip, staying in bytes: uint8 (T,H,W,C) -> uint8 (T,h,w,C)."""
         clip = torch.from_numpy(frames)
         if self.crop is None:
-            if clip.shape[1:3] == self.size:
-                return clip
-            return resize_and_crop(clip.movedim(-1, 1), self.size).movedim(1, -1)
+            return resize_and_crop(clip.movedim(-1, 1), self.size, self.shorter_side).movedim(1, -1)
         state = torch.get_rng_state()  # fork_rng and manual_seed also visit every accelerator: 100 times slower
         torch.default_generator.manual_seed(int(mix(seed, CROP) >> np.uint64(1)))
         try:

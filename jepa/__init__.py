@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Any
 from jepa.errors import CheckpointError, ConfigError
 
 if TYPE_CHECKING:
-    from jepa.checkpoints import from_official, from_vjepa2_hf
+    from jepa.attentive import AttentiveClassifier
     from jepa.config import EncoderConfig, JEPAConfig, PredictorConfig, load_config
     from jepa.grid import Grid, patchify, token_grid, unpatchify
-    from jepa.jepa import JEPA, JEPALoss
+    from jepa.jepa import JEPA, JEPALoss, from_pretrained
     from jepa.masks import TASKS, Mask, MaskCollator, MaskConfig, sample_mask, task_mask
+    from jepa.presets import preset
 
 _ROOMS = {
-    "checkpoints": ("from_official", "from_vjepa2_hf"),
+    "attentive": ("AttentiveClassifier",),
     "config": ("EncoderConfig", "JEPAConfig", "PredictorConfig", "load_config"),
     "grid": ("Grid", "patchify", "token_grid", "unpatchify"),
-    "jepa": ("JEPA", "JEPALoss"),
+    "jepa": ("JEPA", "JEPALoss", "from_pretrained"),
+    "presets": ("preset",),
     "masks": ("TASKS", "Mask", "MaskCollator", "MaskConfig", "sample_mask", "task_mask"),
 }
 _HOME = {name: room for room, names in _ROOMS.items() for name in names}
@@ -27,6 +29,7 @@ _HOME = {name: room for room, names in _ROOMS.items() for name in names}
 __all__ = [
     "JEPA",
     "TASKS",
+    "AttentiveClassifier",
     "CheckpointError",
     "ConfigError",
     "EncoderConfig",
@@ -37,10 +40,10 @@ __all__ = [
     "MaskCollator",
     "MaskConfig",
     "PredictorConfig",
-    "from_official",
-    "from_vjepa2_hf",
+    "from_pretrained",
     "load_config",
     "patchify",
+    "preset",
     "sample_mask",
     "task_mask",
     "token_grid",

@@ -102,6 +102,31 @@ def _pretrain(config: Any) -> None:
     print(f"best checkpoint: {pretrain(config)}")
 
 
+def _import_schema() -> type:
+    from jepa.exchange import ImportConfig
+
+    return ImportConfig
+
+
+def _import(config: Any) -> None:
+    from jepa.exchange import import_model
+
+    import_model(config)
+    print(f"wrote {config.out}")
+
+
+def _export_schema() -> type:
+    from jepa.exchange import ExportConfig
+
+    return ExportConfig
+
+
+def _export(config: Any) -> None:
+    from jepa.exchange import export_model
+
+    print(f"wrote {export_model(config)}")
+
+
 def _probe_schema() -> type:
     from jepa.probe_run import ProbeConfig
 
@@ -202,6 +227,10 @@ COMMANDS = {
     "worlds": Command("write procedural physics videos and their ground truth", _worlds_schema, _worlds),
     "pairs": Command("write pairs of possible and impossible videos of the worlds", _pairs_schema, _pairs),
     "pretrain": Command("train a JEPA on a folder of videos", _pretrain_schema, _pretrain),
+    "import": Command(
+        "bring in an official V-JEPA, of Meta or of transformers", _import_schema, _import, first="source"
+    ),
+    "export": Command("write a model in their format", _export_schema, _export, first="model"),
     "probe": Command("ask what frozen features know, beside random features and pixels", _probe_schema, _probe),
     "surprise": Command("ask whether a model finds impossible videos more surprising", _surprise_schema, _surprise),
     "train-decoder": Command("train the decoder of a JEPA's latents", _decoder_schema, _decoder),

@@ -104,8 +104,11 @@ def choose(key: str, value: str, known: tuple[str, ...]) -> str:
 
 
 def load_config(schema: type[Schema], path: str | Path | None = None, overrides: list[str] | None = None) -> Schema:
-    """The schema's defaults, then the YAML file, then `key=value` words (dotted keys), as an instance of the schema."""
-    merged = OmegaConf.structured(schema)
+    """The schema's defaults, then the YAML file, then `key=value` words (dotted keys), as an instance of the schema.
+
+    A schema with `of_preset` starts from `of_preset(name)` where file or words give `preset: name`.
+    """
+    merged, loaded = OmegaConf.structured(schema), cast(Any, OmegaConf.create({}))
     if path is not None:
         file = Path(path)
         if not file.is_file():
@@ -118,7 +121,12 @@ def load_config(schema: type[Schema], path: str | Path | None = None, overrides:
             if error.filename is not None:
                 raise
             raise ConfigError(f"{file} must be a table of settings, not a single value") from None
-        merged = _merge(schema, merged, loaded, str(file))
+    of_preset = getattr(schema, "of_preset", None)
+    named = [word.partition("=")[2] for word in overrides or [] if word.startswith("preset=")]
+    name = named[-1] if named else OmegaConf.is_dict(loaded) and loaded.get("preset")
+    if of_preset is not None and name:
+        merged = OmegaConf.structured(of_preset(str(name)))
+    merged = _merge(schema, merged, loaded, str(path))
     return _finished(schema, merged, overrides or [])
 
 

@@ -13,6 +13,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -125,6 +126,11 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
     @classmethod
     def _from_pretrained(cls, *, model_id: str, **options: object) -> "JEPA":
         return load_shared(cls, JEPAConfig, model_id, options)
+
+
+def from_pretrained(path: str | Path, **options: Any) -> JEPA:
+    """A JEPA in evaluation mode: a shared or imported folder, the checkpoint of a run, or a Hub repository's name."""
+    return JEPA.load(path) if Path(path).exists() else JEPA.from_pretrained(str(path), **options)
 
 
 def distance_to_targets(mask: Mask, grid: Grid) -> Tensor:

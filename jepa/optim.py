@@ -8,14 +8,15 @@ from timm.optim import param_groups_weight_decay
 from torch import nn
 
 from jepa.config import ConfigError, choose
-from jepa.schedules import cosine, linear, warmup_constant, warmup_cosine
+from jepa.schedules import cosine, linear, warmup_constant, warmup_cosine, warmup_linear
 
 
 @dataclass
 class OptimConfig:
     """Schedules over `trainer.max_steps`, one value per optimizer step.
 
-    schedule    cosine: warm-up then half a cosine (V-JEPA 1); constant: warm-up then `lr` (V-JEPA 2).
+    schedule    cosine: warm-up then half a cosine (V-JEPA 1); constant: warm-up then `lr` (V-JEPA 2); linear: warm-up,
+                then a straight line to `final_lr` (V-JEPA 2's cool-down).
     stretch     the schedules are laid out for stretch * max_steps and cut at max_steps (V-JEPA 1 used 1.25).
     momentum    of the target encoder, linear from `momentum` to `final_momentum`.
     """
@@ -43,10 +44,12 @@ class Rates(NamedTuple):
 
 def rates(config: OptimConfig, step: int, max_steps: int) -> Rates:
     """Values of the schedules at `step`, counted in optimizer steps from 0."""
-    choose("optim.schedule", config.schedule, ("cosine", "constant"))
+    choose("optim.schedule", config.schedule, ("cosine", "constant", "linear"))
     total = round(config.stretch * max_steps)
     if config.schedule == "constant":
         lr = warmup_constant(step, config.warmup_steps, config.start_lr, config.lr)
+    elif config.schedule == "linear":
+        lr = warmup_linear(step, total, config.warmup_steps, config.start_lr, config.lr, config.final_lr)
     else:
         lr = warmup_cosine(step, total, config.warmup_steps, config.start_lr, config.lr, config.final_lr)
     return Rates(

@@ -23,3 +23,10 @@ def warmup_cosine(step: int, total: int, warmup: int, start: float, peak: float,
 def warmup_constant(step: int, warmup: int, start: float, peak: float) -> float:
     """Linear from `start` to `peak` over `warmup` steps, then constant (V-JEPA 2)."""
     return linear(step, warmup, start, peak)
+
+
+def warmup_linear(step: int, total: int, warmup: int, start: float, peak: float, end: float) -> float:
+    """Linear from `start` to `peak` over `warmup` steps, then linear to `end` at `total` (V-JEPA 2's cool-down)."""
+    if step < warmup:
+        return linear(step, warmup, start, peak)
+    return linear(step - warmup, total - warmup, peak, end)

@@ -17,6 +17,7 @@ from jepa.jepa import JEPA
 from jepa.masks import MaskCollator, MaskConfig, sample_mask
 from jepa.module import JEPAModule
 from jepa.optim import OptimConfig
+from jepa.presets import preset
 from jepa.resuming import check_run
 from jepa.training import DataWait, TrainerConfig, build_trainer, fit
 from jepa.weights import load_strict
@@ -26,6 +27,8 @@ from jepa.weights import load_strict
 class PretrainConfig:
     """Everything `jepa pretrain` reads.
 
+    preset          an official model by name (jepa/presets.py): what the file and the command line do not say is as it
+                    was trained, but for the number of devices.
     resume          go on from `out/last.ckpt`, exactly where it stopped and with its settings (those of
                     jepa.resuming.MAY_CHANGE may differ, such as data.workers and trainer.max_steps).
     init_from       start from the weights of another run or folder (a new run, step 0).
@@ -34,6 +37,7 @@ class PretrainConfig:
     """
 
     out: str = "runs/pretrain"
+    preset: str = ""
     seed: int = 0
     resume: bool = False
     init_from: str = ""
@@ -46,6 +50,17 @@ class PretrainConfig:
     masks_per_step: int | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    @staticmethod
+    def of_preset(name: str) -> "PretrainConfig":
+        """What `load_config` starts from where a preset is named."""
+        found = preset(name)
+        data = DataConfig(num_frames=found.num_frames, stride=found.stride, fps=found.fps)
+        data.size, data.batch_size = [found.size, found.size], found.batch_size
+        trainer = TrainerConfig(found.steps, gradient_clip=found.clip_gradient, val_every=5_000)
+        return PretrainConfig(
+            preset=name, data=data, model=found.model, masks=found.masks, optim=found.optim, trainer=trainer
+        )
 
 
 def pretrain(config: PretrainConfig) -> Path:

@@ -87,7 +87,7 @@ def save_shared(model: nn.Module, config: object, folder: str | Path) -> None:
 
 def load_shared(cls: type[Model], schema: type, model_id: str, options: dict[str, Any] | None = None) -> Model:
     """A model of class `cls(config)` from a folder, or from a Hub repository of that name."""
-    config_file, weights_file = (_locate(model_id, name, options or {}) for name in (CONFIG, WEIGHTS))
+    config_file, weights_file = (locate(model_id, name, options or {}) for name in (CONFIG, WEIGHTS))
     try:
         settings = json.loads(config_file.read_text())
     except ValueError as error:
@@ -142,7 +142,7 @@ def kind_of(path: str | Path) -> str:
         if not isinstance(kind, str):
             raise CheckpointError(f"{path} is the checkpoint of something else than a model of this project")
         return kind
-    config = _locate(str(path), CONFIG, {})
+    config = locate(str(path), CONFIG, {})
     try:
         keys = set(json.loads(config.read_text()))
     except (ValueError, TypeError) as error:
@@ -153,7 +153,8 @@ def kind_of(path: str | Path) -> str:
     raise CheckpointError(f"{config} is not the config of a model of this project")
 
 
-def _locate(model_id: str, name: str, options: dict[str, Any]) -> Path:
+def locate(model_id: str, name: str, options: dict[str, Any]) -> Path:
+    """The file `name` of a folder, or of a Hub repository of that name; CheckpointError where there is none."""
     folder = Path(model_id)
     if folder.is_dir():
         if not (folder / name).is_file():

@@ -1,0 +1,168 @@
+"""`jepa import` and `jepa export`: official models in and out of this project's folders.
+
+    jepa import facebook/vjepa2-vitl-fpc64-256 out=models/vjepa2-l     # a hub name, or a folder of transformers' format
+    jepa import vitl16.pth.tar out=models/vjepa1-l                     # Meta's own files, V-JEPA 1 and 2
+    jepa export models/vjepa2-l format=transformers out=exported       # and back
+
+A folder that was imported holds config.json and model.safetensors, config.yaml with the clips the model is for (what
+`jepa train-decoder` takes where `data` does not say otherwise), and classifier/ where one came along.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from jepa.attentive import AttentiveClassifier
+from jepa.checkpoints import Imported, read_official, read_transformers, write_official, write_transformers
+from jepa.config import ConfigError, choose
+from jepa.files import replacing, write_text
+from jepa.jepa import JEPA
+from jepa.weights import CONFIG, WEIGHTS, CheckpointError, locate, read_checkpoint
+
+INDEX = "model.safetensors.index.json"
+FORMATS = ("transformers", "official")
+SHORTER_SIDE = 256 / 224  # official evaluation: shorter side of the frame over the side of the crop
+
+
+@dataclass
+class ImportConfig:
+    """Everything `jepa import` reads.
+
+    source      a hub name or folder of transformers' format, or a file of Meta's.
+    revision    of a hub repository: a commit, a tag or a branch.
+    family      vjepa1 or vjepa2, for Meta's files; auto: by their tables of positions and mask tokens.
+    num_heads   of the encoder's attention, and `predictor_heads`, for files of a size that is not official; 0: as the
+                official ones.
+    head        which of the classifiers, for a file of an evaluation that kept several.
+    """
+
+    source: str = "???"
+    out: str = "???"
+    revision: str = ""
+    family: str = "auto"
+    num_heads: int = 0
+    predictor_heads: int = 0
+    head: int = 0
+
+
+@dataclass
+class ExportConfig:
+    """Everything `jepa export` reads.
+
+    model       a folder or checkpoint of this project.
+    format      transformers (a folder) or official (one file, as Meta's training saves it).
+    encoder     which of the two encoders transformers is given, which knows one: target or context.
+    """
+
+    model: str = "???"
+    out: str = "???"
+    format: str = "transformers"
+    encoder: str = "target"
+
+
+def import_model(config: ImportConfig) -> Imported:
+    """Read what `source` names and write it to the folder `out`; CheckpointError where it does not fit."""
+    out = Path(config.out)
+    if (out / WEIGHTS).exists() or (out / "classifier").exists():
+        raise ConfigError(f"{out} already holds a model: give another out=")
+    found = read_foreign(config)
+    print(f"{config.source}: {found.words}")
+    if found.model is not None:
+        found.model.save_pretrained(out)
+        write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({"data": _clips(found)})))
+    if found.classifier is not None:
+        found.classifier.save_pretrained(out / "classifier")
+    return found
+
+
+def read_foreign(config: ImportConfig) -> Imported:
+    """What `source` names, as ours; nothing is written."""
+    source = Path(config.source)
+    if source.is_file():
+        heads = config.num_heads, config.predictor_heads
+        return read_official(read_checkpoint(source), str(source), config.family, *heads, config.head)
+    if source.suffix in (".pt", ".pth", ".tar") or (config.source.startswith((".", "/", "~")) and not source.is_dir()):
+        raise CheckpointError(f"{source}: no such file or folder")
+    options = {"revision": config.revision} if config.revision else {}
+    settings = _json(locate(config.source, CONFIG, options))
+    if settings.get("model_type") != "vjepa2":
+        kind = settings.get("model_type", "one of no model_type")
+        raise CheckpointError(f"{config.source} holds a model of transformers, {kind}: only vjepa2 is known here")
+    return read_transformers(settings, _tensors(config.source, options), config.source)
+
+
+def export_model(config: ExportConfig) -> Path:
+    """Write a model of ours to `out` in a foreign format; returns where."""
+    model, out, folder = JEPA.load(config.model), Path(config.out), Path(config.model)
+    if out.exists() and (out.is_file() or any(out.iterdir())):
+        raise ConfigError(f"{out} is not empty: give another out=")
+    if choose("format", config.format, FORMATS) == "official":
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(out) as part:
+            torch.save(write_official(model), part)
+        return out
+    clips = _stored_clips(folder / "config.yaml")
+    frames, size = clips.get("num_frames", 16), clips.get("size", [256])[0]
+    head = folder / "classifier"
+    classifier = AttentiveClassifier.from_pretrained(head) if head.is_dir() else None
+    settings, tensors = write_transformers(model, frames, size, config.encoder, classifier)
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / CONFIG, json.dumps(settings, indent=2) + "\n")
+    write_text(out / "video_preprocessor_config.json", json.dumps(_preprocessor(size), indent=2) + "\n")
+    with replacing(out / WEIGHTS) as part:
+        save_file(tensors, part, metadata={"format": "pt"})
+    return out
+
+
+def _clips(found: Imported) -> dict[str, Any]:
+    """Settings of `data` for the clips a model is for; V-JEPA 2's where nothing says otherwise."""
+    size = found.size or 256
+    rate = {"stride": 4} if found.words.startswith("V-JEPA 1") else {"fps": 4.0}
+    return {"num_frames": found.num_frames or 16, **rate, "size": [size, size], "shorter_side": SHORTER_SIDE}
+
+
+def _stored_clips(file: Path) -> dict[str, Any]:
+    stored = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
+    return stored.get("data", {}) if isinstance(stored, dict) else {}
+
+
+def _preprocessor(size: int) -> dict[str, Any]:
+    crop = {"height": size, "width": size}
+    return {"video_processor_type": "VJEPA2VideoProcessor", "crop_size": crop,
+            "size": {"shortest_edge": int(size * SHORTER_SIDE)}}  # fmt: skip
+
+
+def _tensors(source: str, options: dict[str, Any]) -> dict[str, Tensor]:
+    """All weights of a folder or repository, in one file or in several that an index names."""
+    try:
+        files = [locate(source, WEIGHTS, options)]
+    except CheckpointError as error:
+        try:
+            index = _json(locate(source, INDEX, options))
+        except CheckpointError:
+            raise error from None
+        files = [locate(source, name, options) for name in sorted(set(index.get("weight_map", {}).values()))]
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            tensors |= load_file(file)
+        except SafetensorError as error:
+            raise CheckpointError(f"{file} is not a readable safetensors file: {error}") from None
+    return tensors
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text())
+    except ValueError as error:
+        raise CheckpointError(f"{file} is not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise CheckpointError(f"{file} is not the config of a model")
+    return found
