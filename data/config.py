@@ -77,7 +77,7 @@ def validate(config: DataConfig) -> None:
         (len(config.size) in (1, 2) and min(config.size) >= 1, f"size={config.size} must be [height, width] in pixels"),
         (
             config.shorter_side >= 1 and not (config.cache and config.shorter_side > 1),
-            f"shorter_side={config.shorter_side} must be at least 1, and 1 with data.cache, which crops before it keeps",
+            f"shorter_side={config.shorter_side} must be at least 1, and 1 with data.cache, which keeps crops",
         ),
         (
             0 < low_scale <= high_scale <= 1,

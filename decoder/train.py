@@ -35,6 +35,7 @@ from jepa.config import ConfigError, load_config
 from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
+from jepa.layers import recompute_activations
 from jepa.resuming import check_run
 from jepa.training import DataWait, TrainerConfig, build_trainer, fit
 
@@ -128,6 +129,8 @@ def run(
             source.to(device)
         prepare(batch["video"].to(device) for batch in data.train_dataloader())
     used = asdict(settings) if isinstance(config, LatentTrainConfig) else settings
+    if config.trainer.activation_checkpointing:
+        recompute_activations(module)
     fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False, data=used))  # type: ignore[call-arg]
     average.on_train_end(trainer, module)  # again, because resuming a run that was complete skips it
     if trainer.is_global_zero:

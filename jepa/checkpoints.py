@@ -158,7 +158,7 @@ def write_transformers(
     state |= {f"predictor.{key}": value for key, value in model.predictor.state_dict().items()}
     tensors = dict(_split(transformers_names(settings), state))
     tensors[MASK_TOKENS] = torch.stack([token.detach() for token in model.predictor.mask_tokens])
-    config = _transformers_config(settings) | {"frames_per_clip": num_frames, "crop_size": size}
+    config = transformers_config(settings, num_frames, size)
     config["architectures"] = ["VJEPA2Model"]
     if classifier is not None:
         head = dict(_split(classifier_names(classifier.config), classifier.state_dict()))
@@ -193,10 +193,12 @@ def _transformers_settings(values: Mapping[str, Any]) -> JEPAConfig:
     return JEPAConfig(replace(encoder, init="vjepa"), predictor, one_encoder=True)
 
 
-def _transformers_config(settings: JEPAConfig) -> dict[str, Any]:
+def transformers_config(settings: JEPAConfig, num_frames: int = 64, size: int = 256) -> dict[str, Any]:
+    """What a `VJEPA2Config` of these sizes says."""
     encoder = {theirs: getattr(settings.encoder, ours) for ours, theirs in ENCODER_KEYS.items()}
     predictor = {theirs: getattr(settings.predictor, ours) for ours, theirs in PREDICTOR_KEYS.items()}
-    return {"model_type": "vjepa2", **TRANSFORMERS_DEFAULTS, **encoder, **predictor}
+    clips = {"frames_per_clip": num_frames, "crop_size": size}
+    return {"model_type": "vjepa2", **TRANSFORMERS_DEFAULTS, **encoder, **predictor, **clips}
 
 
 def _renamed(names: list[Name], state: State, source: str) -> dict[str, Tensor]:

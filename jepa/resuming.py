@@ -10,7 +10,7 @@ from typing import Any
 
 from jepa.config import ConfigError, differences, load_config
 
-_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "threads")
+_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "threads", "activation_checkpointing")
 _WATCHED = ("progress", "log_every", "keep_every", "val_batches", "max_steps")
 MAY_CHANGE = (
     *("out", "resume", "data.workers", "data.prefetch", "data.backend", "data.cache*"),

@@ -14,6 +14,7 @@ from jepa.config import ConfigError, JEPAConfig, PredictorConfig
 from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
+from jepa.layers import recompute_activations
 from jepa.masks import MaskCollator, MaskConfig, sample_mask
 from jepa.module import JEPAModule
 from jepa.optim import OptimConfig
@@ -85,6 +86,8 @@ def pretrain(config: PretrainConfig) -> Path:
     module = JEPAModule(jepa, config.optim, config.trainer.max_steps, bool(config.teacher))
     wait = DataWait()
     trainer = build_trainer(config.trainer, out, monitor="val/choose", callbacks=[wait])
+    if config.trainer.activation_checkpointing:
+        recompute_activations(module)
     fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False))
     if trainer.is_global_zero:
         clips_per_step = config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches

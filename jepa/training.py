@@ -29,6 +29,8 @@ class TrainerConfig:
                 run of that length would, with its learning rate, not as the shorter run ended.
     precision   auto: bf16-mixed on hardware that multiplies bf16 natively, else 32.
     threads     of torch on a CPU; 0 leaves torch's choice.
+    activation_checkpointing    activations of the blocks are computed again in the backward pass instead of kept: less
+                memory, about a third more time, the same gradients.
     keep_every  also keep a checkpoint every so many steps, as `step=N.ckpt`, to see afterwards what was learnt when;
                 0: none.
     """
@@ -45,6 +47,7 @@ class TrainerConfig:
     val_batches: int = 32
     log_every: int = 20
     threads: int = 0
+    activation_checkpointing: bool = False
     keep_every: int = 0
     progress: bool = True
 

@@ -9,6 +9,8 @@
   of the same numbers; V-JEPA 1's table is checked, and resized for other clips as V-JEPA 1 does it; a classifier's file
   is read too.
 - sizes of every preset are those published, the others those that transformers' config gives.
+- `predict` of an imported model passes the leakage check: no hidden pixel reaches a prediction; encoding first and
+  masking afterwards, as transformers' own forward does, fails it.
 - a key that is missing, surplus or of another shape stops the load with the list; so does a setting that ours has not.
 - a wrong file (truncated, another architecture, one that would run code) is one sentence, and runs nothing.
 - official preprocessing: clips are what transformers' VJEPA2VideoProcessor makes of the same frames.
@@ -30,7 +32,13 @@ from torch import Tensor, nn
 from data.transforms import ClipTransform
 from jepa import JEPA, AttentiveClassifier, CheckpointError, Grid, JEPAConfig, from_pretrained, preset, task_mask
 from jepa.attentive import ClassifierConfig
-from jepa.checkpoints import read_official, read_transformers, transformers_names
+from jepa.checkpoints import (
+    read_official,
+    read_transformers,
+    transformers_config,
+    transformers_names,
+    write_transformers,
+)
 from jepa.config import EncoderConfig, PredictorConfig
 from jepa.exchange import SHORTER_SIDE, ExportConfig, ImportConfig, export_model, import_model
 from jepa.posembed import sincos3d
@@ -165,6 +173,22 @@ def test_the_classifier_gives_the_same_output(theirs: Any, tmp_path: Path) -> No
     assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in again.state_dict().items())
 
 
+@torch.no_grad()
+def test_no_hidden_pixel_reaches_a_prediction(theirs: Any, ours: Path) -> None:
+    model, video = from_pretrained(ours), torch.randn(2, 3, 8, 32, 32)
+    mask = task_mask("forward", Grid(4, 4, 4), 2)
+    changed = video.clone()
+    changed[:, :, 4:] = torch.randn(2, 3, 4, 32, 32) * 50
+    assert torch.equal(model.predict(video, task="forward"), model.predict(video, mask))
+    assert torch.equal(model.predict(changed, mask), model.predict(video, mask))
+
+    def encode_then_mask(clip: Tensor) -> Tensor:
+        arguments = {"context_mask": [mask.context_ids], "target_mask": [mask.target_ids]}
+        return theirs.vjepa2(clip.transpose(1, 2), **arguments).predictor_output.last_hidden_state
+
+    assert not torch.equal(encode_then_mask(changed), encode_then_mask(video)), "the check would not see a leak"
+
+
 def test_there_and_back_is_the_same_to_the_bit(theirs: Any, folder: Path, ours: Path, tmp_path: Path) -> None:
     export_model(ExportConfig(str(ours), str(tmp_path / "theirs")))
     stored, back = load_file(folder / "model.safetensors"), load_file(tmp_path / "theirs" / "model.safetensors")
@@ -208,8 +232,6 @@ def test_settings_ours_does_not_have_are_refused(theirs: Any) -> None:
             read_transformers(settings | {key: value}, state)
     standard = JEPA(JEPAConfig(EncoderConfig(24, 1, 2, patch_size=8), PredictorConfig(12, 1, 2)))
     with pytest.raises(CheckpointError, match=r"V-JEPA 2's positions alone .*rope: standard"):
-        from jepa.checkpoints import write_transformers
-
         write_transformers(standard, 8, 32)
 
 
@@ -395,15 +417,7 @@ def test_sizes_of_the_presets() -> None:
         if name in published:
             assert count(model.context_encoder) == published[name]
             continue
-        encoder, predictor = config.encoder, config.predictor
-        settings = vjepa2.VJEPA2Config(
-            hidden_size=encoder.embed_dim,
-            num_hidden_layers=encoder.depth,
-            num_attention_heads=encoder.num_heads,
-            mlp_ratio=encoder.mlp_ratio,
-            pred_hidden_size=predictor.embed_dim,
-            pred_num_hidden_layers=predictor.depth,
-        )
+        settings = vjepa2.VJEPA2Config(**transformers_config(config))
         with torch.device("meta"):
             reference = vjepa2.VJEPA2Model(settings)
         assert count(model.context_encoder) == count(reference.encoder)

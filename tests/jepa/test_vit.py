@@ -5,15 +5,19 @@
 - any grid works, decided at call time; the same weights serve several.
 - initialisation is what its table says.
 - attention in plain products, as a CPU does it in bf16, agrees with the fused kernel.
+- activation checkpointing and bf16 weights change memory, not what is computed (bf16: up to its rounding).
 - impossible shapes are refused with the keys that clash.
 """
+
+import copy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from jepa import ConfigError, EncoderConfig, Grid, PredictorConfig
-from jepa.layers import Block, attend
+from jepa.layers import Block, attend, recompute_activations
 from jepa.predictor import Predictor
 from jepa.vit import VideoViT
 
@@ -49,6 +53,37 @@ def test_ids_name_places(position: str, video: Tensor) -> None:
     torch.testing.assert_close(encoder(video, shuffled), expected)
     moved = (shuffled + 1) % 24  # the same pixels told to lie elsewhere are other tokens
     assert not torch.allclose(encoder(video, moved), expected)
+
+
+def test_activations_computed_again_give_the_same_gradients(video: Tensor) -> None:
+    kept = small().train()
+    again = copy.deepcopy(kept)
+    recompute_activations(again)
+    assert again.recompute and not kept.recompute
+    for encoder in (kept, again):
+        encoder(video).square().mean().backward()
+    for one, other in zip(kept.parameters(), again.parameters(), strict=True):
+        assert one.grad is not None and torch.equal(one.grad, other.grad)
+
+
+@torch.no_grad()
+def test_weights_in_bf16_compute_in_bf16(video: Tensor) -> None:
+    encoder = small()
+    expected = encoder(video)
+    found = encoder.bfloat16()(video)
+    assert found.dtype == torch.bfloat16 and (found.float() - expected).abs().max() < 0.1
+
+
+def test_the_released_initialisation() -> None:
+    torch.manual_seed(0)
+    config = EncoderConfig(embed_dim=96, depth=2, num_heads=4, init="vjepa")
+    encoder = VideoViT(config)
+    assert abs(encoder.patch_embed.proj.weight.std().item() / 0.02 - 1) < 0.02
+    assert VideoViT(replace(config, init="xavier")).patch_embed.proj.weight.std().item() != pytest.approx(0.02, 0.1)
+    predictor = Predictor(PredictorConfig(48, 1, 4, num_mask_tokens=2), config, 96)
+    assert all(not token.any() for token in predictor.mask_tokens)
+    for i, block in enumerate(encoder.blocks):
+        assert block.mlp.fc2.weight.std().item() == pytest.approx(0.02 / (2 * (i + 1)) ** 0.5, 0.05)
 
 
 def test_the_same_weights_serve_any_grid() -> None:
