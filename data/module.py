@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from pytorch_lightning import LightningDataModule
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from .cache import FrameCache
 from .config import DataConfig, SourceConfig, validate
@@ -190,6 +190,13 @@ class ClipDataModule(LightningDataModule):
         )
         return self._loader(self.train_set, stream)
 
+    def clips_at(self, batches: Iterable[Sequence[int]]) -> DataLoader[dict[str, Any]]:
+        """The training clips at these positions of the stream (see `ClipStream.at`), a batch for each list of them."""
+        self.setup()
+        assert self.train_set is not None
+        stream = ClipStream(len(self.train_set), 1, self.config.seed, groups=self._groups)
+        return self._loader(self.train_set, [stream.at(positions) for positions in batches])
+
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:
         """Finite, every clip on exactly one rank, mixed in an order that never changes: a prefix is a fair sample."""
         self.setup()
@@ -201,7 +208,7 @@ class ClipDataModule(LightningDataModule):
         batches = [[(i, 0) for i in mine[first : first + size]] for first in range(0, len(mine), size)]
         return self._loader(self.val_set, batches)
 
-    def _loader(self, dataset: ClipDataset, batches: Iterable[list[tuple[int, int]]]) -> ClipLoader:
+    def _loader(self, dataset: Dataset[dict[str, Any]], batches: Iterable[list[tuple[int, int]]]) -> ClipLoader:
         workers = self.config.workers
         loader = ClipLoader(
             dataset,

@@ -6,7 +6,7 @@ The stream has positions. Sample p is (index, seed), a pure function of (seed, p
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -43,7 +43,11 @@ class ClipStream(Sampler[list[tuple[int, int]]]):
     def batch(self, step: int) -> list[tuple[int, int]]:
         """What this rank trains on at batch number `step`."""
         first = (step * self.world_size + self.rank) * self.batch_size
-        positions = np.arange(first, first + self.batch_size)
+        return self.at(range(first, first + self.batch_size))
+
+    def at(self, where: Sequence[int]) -> list[tuple[int, int]]:
+        """The samples at these positions, whatever the batch size and the number of ranks."""
+        positions = np.asarray(where, np.int64)
         seeds = mix(self.seed, 0, positions) >> np.uint64(1)  # fits int64
         return list(zip(self._indices(positions).tolist(), seeds.tolist(), strict=True))
 

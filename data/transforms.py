@@ -100,3 +100,8 @@ class ClipTransform:
             flipped = torch.from_numpy((mix(seeds, FLIP) & np.uint64(1)).astype(bool))
             video[flipped] = video[flipped].flip(-1)
         return video
+
+    def to_bytes(self, video: torch.Tensor) -> torch.Tensor:
+        """Undo the normalising of `finish`, exactly: float32 (B,C,T,h,w) -> uint8 (B,T,h,w,C). A flip stays."""
+        pixels = (video - self.shift).div_(self.gain).round_().clamp_(0, 255)
+        return pixels.to(torch.uint8).movedim(1, -1).contiguous()

@@ -33,11 +33,12 @@ class LatentSource:
     @property
     def fingerprint(self) -> str:
         """16 hexadecimal digits that tell JEPAs apart; half precision gives the same as full."""
-        digest = hashlib.sha256()
-        for name, weight in self.jepa.target_encoder.state_dict().items():
-            digest.update(f"{name} {tuple(weight.shape)}".encode())
-            digest.update(weight.flatten()[:64].half().cpu().numpy().tobytes())
-        return digest.hexdigest()[:16]
+        return _digest(self.jepa.target_encoder)
+
+    @property
+    def predictor_fingerprint(self) -> str:
+        """The same of what predicts: with a frozen target encoder, many predictors share the one `fingerprint`."""
+        return _digest(torch.nn.ModuleList([self.jepa.context_encoder, self.jepa.predictor]))
 
     def to(self, device: torch.device | str) -> "LatentSource":
         """Move the JEPA in place."""
@@ -79,6 +80,14 @@ class LatentSource:
         hidden = self.jepa.predict(video, mask).float()  # (B, M, D)
         latents = visible.new_zeros(len(video), count, visible.shape[-1])
         return scatter_tokens(scatter_tokens(latents, mask.context_ids, visible), mask.target_ids, hidden)
+
+
+def _digest(network: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, weight in network.state_dict().items():
+        digest.update(f"{name} {tuple(weight.shape)}".encode())
+        digest.update(weight.flatten()[:64].half().cpu().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 class LatentStats:

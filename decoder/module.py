@@ -30,6 +30,8 @@ from jepa.masks import TASKS
 from jepa.optim import adamw
 from jepa.schedules import warmup_cosine
 
+WITH_CONTEXT = ("forward", "backward")  # the tasks that `mix.contexts` is for
+
 
 @dataclass
 class DecoderOptimConfig:
@@ -56,6 +58,21 @@ class TaskMixConfig:
     contexts: list[int] = field(default_factory=list)
     condition_dropout: float = 0.0
 
+    def draw(self, draw: torch.Generator) -> tuple[str, int | None]:
+        """A task, and how many tubelets it shows (None: its own default)."""
+        task = self.tasks[int(torch.randint(len(self.tasks), (), generator=draw))]
+        if not self.contexts or task not in WITH_CONTEXT:
+            return task, None
+        return task, self.contexts[int(torch.randint(len(self.contexts), (), generator=draw))]
+
+    def drawable(self) -> list[tuple[str, int | None]]:
+        """Everything that `draw` can give, each once."""
+        found: list[tuple[str, int | None]] = []
+        for task in self.tasks:
+            many = self.contexts and task in WITH_CONTEXT
+            found += [(task, context) for context in self.contexts] if many else [(task, None)]
+        return list(dict.fromkeys(found))
+
 
 @dataclass
 class LatentMixConfig(TaskMixConfig):
@@ -68,6 +85,10 @@ class LatentMixConfig(TaskMixConfig):
 
     p_target: float = 0.5
     latent_noise: float = 0.5
+
+    def targets(self, count: int) -> int:
+        """How many samples of a batch of `count`, the first ones, meet target latents."""
+        return round(self.p_target * count)
 
 
 @dataclass
@@ -87,6 +108,7 @@ class FlowModule(pl.LightningModule):
 
     kind: str  # of the checkpoint
     model: nn.Module  # what is trained; it has a `config`
+    mix: TaskMixConfig
     source: LatentSource | None = None  # a frozen JEPA, where latents are read; no part of the module
 
     def __init__(
@@ -102,8 +124,7 @@ class FlowModule(pl.LightningModule):
         choose("sampling.task", sampling.task, TASKS)
         choose("sampling.method", sampling.method, METHODS)
         choose("flow.time", flow.time, TIMES)
-        self.tasks, self.contexts, self.condition_dropout = mix.tasks, mix.contexts, mix.condition_dropout
-        self.optim, self.flow, self.sampling = optim, flow, sampling
+        self.mix, self.optim, self.flow, self.sampling = mix, optim, flow, sampling
 
     def on_fit_start(self) -> None:
         if self.source is not None:
@@ -114,15 +135,12 @@ class FlowModule(pl.LightningModule):
             self.source.to(self.device)
 
     def draw_task(self, draw: torch.Generator) -> tuple[str, int | None]:
-        """A task, and how many tubelets it shows (None: its own default)."""
-        task = self.tasks[int(torch.randint(len(self.tasks), (), generator=draw))]
-        if not self.contexts or task not in ("forward", "backward"):
-            return task, None
-        return task, self.contexts[int(torch.randint(len(self.contexts), (), generator=draw))]
+        """What the batch meets; see `TaskMixConfig.draw`."""
+        return self.mix.draw(draw)
 
     def draw_keep(self, count: int, draw: torch.Generator) -> Tensor:
         """(count,) bool: the samples that keep their condition."""
-        return (torch.rand(count, generator=draw) >= self.condition_dropout).to(self.device)
+        return (torch.rand(count, generator=draw) >= self.mix.condition_dropout).to(self.device)
 
     def noise_of(self, draw: torch.Generator) -> torch.Generator:
         """A generator on the device, seeded by `draw`."""
@@ -158,6 +176,7 @@ class DecoderModule(FlowModule):
     """Trains a `Decoder` on the latents of a frozen JEPA."""
 
     kind = KIND
+    mix: LatentMixConfig
     source: LatentSource
 
     def __init__(
@@ -170,7 +189,7 @@ class DecoderModule(FlowModule):
         sampling: SamplingConfig,
     ) -> None:
         super().__init__(mix, optim, flow, sampling)
-        self.decoder, self.source, self.mix = decoder, source, mix
+        self.decoder, self.source = decoder, source
         rows = ("target", "predicted", "mean")
         self.psnr = nn.ModuleDict({row: PeakSignalNoiseRatio(data_range=1.0) for row in rows})
 
@@ -181,7 +200,7 @@ class DecoderModule(FlowModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         video = batch["video"]
         draw = torch.Generator().manual_seed(int(batch["seed"][0]))
-        latents, targets, task = self.draw_latents(video, draw)
+        latents, targets, task = self.draw_latents(video, draw, batch.get("latents"))
         keep, noise = self.draw_keep(len(video), draw), self.noise_of(draw)
         result = self.decoder.loss(video, latents, self.source.grid(video), self.flow, keep=keep, generator=noise)
         self.log("train/loss", result.loss, prog_bar=True)
@@ -191,20 +210,29 @@ class DecoderModule(FlowModule):
             self.log(f"train/loss_{task}", result.per_sample[targets:].mean())
         return result.loss
 
-    def draw_latents(self, video: Tensor, draw: torch.Generator) -> tuple[Tensor, int, str]:
-        """Normalised latents (B, N, D); how many samples, the first ones, have target latents; the task of the rest."""
-        targets = round(self.mix.p_target * len(video))
+    def draw_latents(
+        self, video: Tensor, draw: torch.Generator, stored: Tensor | None = None
+    ) -> tuple[Tensor, int, str]:
+        """Normalised latents (B, N, D); how many samples, the first ones, have target latents; the task of the rest.
+
+        `stored` (B, N, D): what the JEPA would say of each sample, read by someone who made the same draw.
+        """
+        targets = self.mix.targets(len(video))
         task, context = self.draw_task(draw)
         parts = []
         if targets:
-            latents = self.decoder.condition.normalise(self.source.target(video[:targets]))
+            h = self.source.target(video[:targets]) if stored is None else stored[:targets].float()
+            latents = self.decoder.condition.normalise(h)
             strength = self.mix.latent_noise * torch.rand(targets, 1, 1, generator=draw)
             noise = strength * torch.randn(latents.shape, generator=draw)
             parts.append(latents + noise.to(latents.device))
         if targets < len(video):
             rest = video[targets:]
-            mask = self.source.task_mask(task, rest, context)
-            parts.append(self.decoder.condition.normalise(self.source.predicted(rest, mask)))
+            if stored is None:
+                z = self.source.predicted(rest, self.source.task_mask(task, rest, context))
+            else:
+                z = stored[targets:].float()
+            parts.append(self.decoder.condition.normalise(z))
         return torch.cat(parts), targets, task
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:

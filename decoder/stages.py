@@ -10,7 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from decoder.findings import duration
 from jepa import ConfigError
@@ -109,9 +112,19 @@ def claim(out: Path, stages: list[Stage]) -> None:
     file = out / "plan.json"
     wanted = json.loads(json.dumps({stage.name: asdict(stage.config) for stage in stages}))
     before = json.loads(file.read_text()) if file.is_file() else {}
+    before |= {stage.name: _filled(stage.config, before[stage.name]) for stage in stages if stage.name in before}
     both = before.keys() & wanted.keys()
     other = sorted(differences({k: before[k] for k in both}, {k: wanted[k] for k in both}, IRRELEVANT))
     if other:
         keys = ", ".join(other[:4]) + (f" and {len(other) - 4} more" if len(other) > 4 else "")
         raise ConfigError(f"{out} was made with other settings ({keys}): delete it, or give another out=")
     write_text(file, json.dumps(before | wanted, indent=2) + "\n")
+
+
+def _filled(config: Any, stored: dict[str, Any]) -> dict[str, Any]:
+    """Stored settings with the defaults of keys that did not exist when they were stored."""
+    try:
+        merged = OmegaConf.merge(OmegaConf.structured(type(config)), stored)
+        return json.loads(json.dumps(asdict(cast(Any, OmegaConf.to_object(merged)))))
+    except OmegaConfBaseException:  # a key that no longer exists: other settings
+        return stored

@@ -7,17 +7,20 @@ The decoder learns from the clips the JEPA learned from: what `data` does not sa
 
 import json
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytorch_lightning as pl
+import torch
 from omegaconf import OmegaConf
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
-from data.module import ClipDataModule, DataConfig
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD, frame_size
+from data.module import ClipDataModule, ClipStream, DataConfig
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform, frame_size
 from decoder.decoder import ClipConfig, Decoder, DecoderConfig
 from decoder.dit import DenoiserSize, VideoDiTConfig
 from decoder.flow import FlowConfig
@@ -31,6 +34,7 @@ from decoder.module import (
     TaskMixConfig,
     WeightEMA,
 )
+from decoder.shards import TARGET, VIDEO, ShardIndex, Shards, task_name
 from jepa.config import ConfigError, load_config
 from jepa.files import write_text
 from jepa.grid import token_grid
@@ -77,10 +81,15 @@ class DecoderTrainConfig(LatentTrainConfig):
     """Everything `jepa train-decoder` reads.
 
     condition_dim   width of the denoiser's condition; 0: that of a latent. Wider makes room for an equal opponent.
+    shards          a folder: encode the first `shard_clips` clips of the training stream once, keep pixels and latents
+                    there, and train on these clips again and again. For a JEPA that costs more than a step of the
+                    decoder. Empty: encode at every step, clips that are always new.
     """
 
     mix: LatentMixConfig = field(default_factory=LatentMixConfig)
     condition_dim: int = 0
+    shards: str = ""
+    shard_clips: int = 4096
 
 
 @dataclass
@@ -102,14 +111,19 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
     unconditional = config.mix.condition_dropout > 0
     decoder = build_decoder(config.model, source, settings, unconditional, config.condition_dim)
     module = DecoderModule(decoder, source, config.mix, config.optim, config.flow, config.sampling)
-    statistics = lambda videos: decoder.set_statistics(measure_latents(source, videos, config.latent_clips))
-    return run(config, module, settings, "decoder", "val/predicted_psnr", source, statistics)
+    data = ClipDataModule(settings)
+    measured = lambda videos: measure_latents(source, videos, config.latent_clips)
+    if config.shards:
+        data = stored = ShardData(settings, config, source)
+        measured = lambda _: stored.shards.statistics(config.latent_clips)
+    statistics = lambda videos: decoder.set_statistics(measured(videos))
+    return run(config, module, data, "decoder", "val/predicted_psnr", source, statistics)
 
 
 def run(
     config: FlowTrainConfig,
     module: FlowModule,
-    settings: DataConfig,
+    data: ClipDataModule,
     name: str,
     monitor: str,
     source: LatentSource | None = None,
@@ -120,15 +134,16 @@ def run(
     `prepare` meets the training videos (batches on the device) before a new run begins, to take statistics.
     """
     started, out = time.perf_counter(), Path(config.out)
-    data = ClipDataModule(settings)
     wait, average = DataWait(), WeightEMA(config.optim.ema_decay)
     trainer = build_trainer(config.trainer, out, monitor=monitor, callbacks=[wait, average])
+    device = trainer.strategy.root_device
+    if source is not None:
+        source.to(device)
+    if isinstance(data, ShardData):
+        data.fill(trainer)
     if not config.resume and prepare is not None:
-        device = trainer.strategy.root_device
-        if source is not None:
-            source.to(device)
         prepare(batch["video"].to(device) for batch in data.train_dataloader())
-    used = asdict(settings) if isinstance(config, LatentTrainConfig) else settings
+    used = asdict(data.config) if isinstance(config, LatentTrainConfig) else data.config
     if config.trainer.activation_checkpointing:
         recompute_activations(module)
     fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False, data=used))  # type: ignore[call-arg]
@@ -145,6 +160,74 @@ def run(
         }
         write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
     return out / name
+
+
+class ShardClips(Dataset[dict[str, Any]]):
+    """The clips of shards, asked for by (clip, seed) as those of a `ClipDataset` are.
+
+    A sample also has "latents" (N, D) float16: those that its place in the batch, and the batch's draw, call for.
+    """
+
+    def __init__(self, shards: Shards, mix: LatentMixConfig, transform: ClipTransform) -> None:
+        self.shards, self.mix, self.transform = shards, mix, transform
+
+    def __len__(self) -> int:
+        return self.shards.index.clips
+
+    def __getitems__(self, keys: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+        seeds = [seed for _, seed in keys]
+        # As in `DecoderModule.training_step`, which draws from the seed of the batch's first sample.
+        task, targets = self.mix.draw(torch.Generator().manual_seed(seeds[0])), self.mix.targets(len(keys))
+        pixels = torch.stack([self.shards.read(clip, VIDEO) for clip, _ in keys])
+        videos = self.transform.finish(pixels, np.array(seeds))
+        names = [TARGET if place < targets else task_name(*task) for place in range(len(keys))]
+        latents = [self.shards.read(clip, name) for (clip, _), name in zip(keys, names, strict=True)]
+        return [
+            {"video": video, "latents": z, "index": clip, "seed": seed}
+            for video, z, (clip, seed) in zip(videos, latents, keys, strict=True)
+        ]
+
+
+class ShardData(ClipDataModule):
+    """Trains on shards, which `fill` computes; validates on videos, as without shards."""
+
+    def __init__(self, settings: DataConfig, config: DecoderTrainConfig, source: LatentSource) -> None:
+        super().__init__(settings)
+        self.setup()
+        assert self.train_set is not None
+        encoder, shape = source.jepa.config.encoder, (settings.num_frames, *frame_size(settings.size))
+        all_targets = config.mix.targets(settings.batch_size) == settings.batch_size
+        index = ShardIndex(
+            jepa=source.fingerprint,
+            predictor=source.predictor_fingerprint,
+            data=asdict(settings),
+            videos=len(self.train_set.videos),
+            tasks=[] if all_targets else [task_name(*drawn) for drawn in config.mix.drawable()],
+            clips=config.shard_clips,
+            video=[*shape, encoder.in_channels],
+            grid=list(token_grid(shape, encoder.tubelet_size, encoder.patch_size)),
+            dim=source.dim,
+        )
+        self.source, self.shards, self.progress = source, Shards(config.shards, index), config.trainer.progress
+        self.clips = ShardClips(self.shards, config.mix, ClipTransform(settings.size))
+
+    def fill(self, trainer: pl.Trainer) -> None:
+        """Compute what is missing on the trainer's device, in its precision."""
+        size, device = self.config.batch_size, trainer.strategy.root_device
+
+        def clips(ranges: list[range]) -> Iterator[tuple[Tensor, Tensor]]:
+            parts = [rows[first : first + size] for rows in ranges for first in range(0, len(rows), size)]
+            for batch in self.clips_at(parts):
+                yield self.clips.transform.to_bytes(batch["video"]), batch["video"].to(device)
+
+        share = trainer.global_rank / trainer.world_size
+        with trainer.precision_plugin.forward_context():
+            self.shards.fill(self.source, clips, share, self.progress and trainer.is_global_zero)
+
+    def train_dataloader(self) -> DataLoader[dict[str, Any]]:
+        """Endless: batches as of the clips, with what `ShardClips` adds; a function of seed and step, as they are."""
+        size, seed = self.config.batch_size, self.config.seed
+        return self._loader(self.clips, ClipStream(len(self.clips), size, seed, *self._rank(), start=self._first_batch))
 
 
 def data_settings(jepa: str, chosen: dict[str, Any]) -> DataConfig:

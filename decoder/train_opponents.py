@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytorch_lightning as pl
 
-from data.module import DataConfig
+from data.module import ClipDataModule, DataConfig
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, frame_size
 from decoder.dit import VideoDiTConfig
 from decoder.futures import Futures, FuturesConfig
@@ -51,7 +51,7 @@ def train_pixels(config: PixelTrainConfig) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_pixels(config)
     module = PixelModule(model, config.mix, config.optim, config.flow, config.sampling)
-    return run(config, module, config.data, "pixels", "val/predicted_psnr")
+    return run(config, module, ClipDataModule(config.data), "pixels", "val/predicted_psnr")
 
 
 def build_pixels(config: PixelTrainConfig) -> PixelModel:
@@ -77,4 +77,4 @@ def train_futures(config: FuturesTrainConfig) -> Path:
     model = Futures(FuturesConfig(config.model, source.dim, source.fingerprint))
     module = FuturesModule(model, source, config.mix, config.optim, config.flow, config.sampling)
     statistics = lambda videos: model.set_statistics(measure_latents(source, videos, config.latent_clips))
-    return run(config, module, settings, "futures", "val/skill", source, statistics)
+    return run(config, module, ClipDataModule(settings), "futures", "val/skill", source, statistics)

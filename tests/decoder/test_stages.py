@@ -2,7 +2,7 @@
 
 1. The time of a stage is summed over all its starts, also where one was interrupted or killed without a word.
 2. A folder that holds a job of other settings is refused by the names of these settings; what changes no result may
-   change.
+   change. Settings that came to be since have their defaults.
 """
 
 import json
@@ -41,3 +41,16 @@ def test_another_job_in_the_folder_is_refused(tmp_path: Path) -> None:
     claim(tmp_path, stage(max_steps=10, progress=False))
     with pytest.raises(ConfigError, match=r"train\.max_steps.*give another out="):
         claim(tmp_path, stage(max_steps=20))
+
+
+def test_a_setting_that_did_not_exist_then_has_its_default(tmp_path: Path) -> None:
+    stage = lambda **settings: [Stage("train", "", TrainerConfig(**settings), "", tmp_path / "x", lambda: None)]
+    claim(tmp_path, stage(max_steps=10))
+    stored = json.loads((tmp_path / "plan.json").read_text())
+    del stored["train"]["activation_checkpointing"]
+    (tmp_path / "plan.json").write_text(json.dumps(stored))
+    claim(tmp_path, stage(max_steps=10))
+    stored["train"]["of_old"] = 1
+    (tmp_path / "plan.json").write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"train\.of_old"):
+        claim(tmp_path, stage(max_steps=10))
