@@ -38,7 +38,7 @@ ITERATIONS = 100  # of L-BFGS at most
 
 @dataclass(frozen=True)
 class Features:
-    """Frozen features of n clips: `tokens` (n, t, h*w, D), float16."""
+    """Frozen features of n clips: `tokens` (n, t, h*w, D), float16, which may lie on disk (numpy's memmap)."""
 
     tokens: np.ndarray
 
@@ -76,7 +76,11 @@ def run_probe(
         "attentive": _attentive,
         "knn": _knn,
     }
-    predicted = fits[choose("probes", kind, PROBES)](train, y, test, seed)
+    return score(fits[choose("probes", kind, PROBES)](train, y, test, seed), y_test)
+
+
+def score(predicted: np.ndarray, y_test: np.ndarray) -> ProbeResult:
+    """What was predicted for n test clips (n,) against what they are."""
     right = int((predicted == y_test).sum())
     interval = binomtest(right, len(y_test)).proportion_ci(0.95, method="wilson")
     return ProbeResult(
@@ -170,7 +174,7 @@ def _attentive(
     x_test = torch.from_numpy(test.tokens).flatten(1, 2)
     device = pick_device()
     place = torch.zeros(1, x.shape[1], x.shape[2])  # standardise every channel, so that scale favours no representation
-    mean, std = x.float().mean((0, 1)), x.float().std((0, 1)) + 1e-5
+    mean, std = _moments(x)
     heads = next(n for n in (4, 3, 2, 1) if x.shape[2] % n == 0)
     probe = AttentiveProbe(x.shape[2], int(target.max()) + 1, heads).to(device)
     where = nn.Parameter(place.to(device))  # the query may look at a place: a representation need not carry its own
@@ -188,4 +192,16 @@ def _attentive(
         loss.backward()
         optimizer.step()
     with torch.no_grad():
-        return torch.cat([logits(part).argmax(1).cpu() for part in x_test.split(512)]).numpy()
+        return torch.cat([logits(part).argmax(1).cpu() for part in x_test.split(128)]).numpy()
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    """(D,) mean and standard deviation of every channel of (n, N, D), of which little is in memory at a time."""
+    count, total, squares = x.shape[0] * x.shape[1], torch.zeros(x.shape[2]).double(), torch.zeros(x.shape[2]).double()
+    for part in x.split(128):
+        rows = part.flatten(0, 1).double()
+        total += rows.sum(0)
+        squares += rows.square().sum(0)
+    mean = total / count
+    variance = (squares - count * mean.square()) / max(count - 1, 1)
+    return mean.float(), variance.clamp_min(0).sqrt().float() + 1e-5

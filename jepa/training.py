@@ -163,9 +163,9 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def build_trainer(
-    config: TrainerConfig, out: str | Path, monitor: str, callbacks: list[Callback] | None = None
+    config: TrainerConfig, out: str | Path, monitor: str | None, callbacks: list[Callback] | None = None
 ) -> pl.Trainer:
-    """A Trainer that keeps `best.ckpt` (largest `monitor`) and `last.ckpt` in `out`, with TensorBoard logs.
+    """A Trainer that keeps `best.ckpt` (largest `monitor`; None: none) and `last.ckpt` in `out`, with TensorBoard logs.
 
     Raises ConfigError for settings that this machine or Lightning does not know.
     """
@@ -182,7 +182,7 @@ def build_trainer(
         raise ConfigError(f"trainer: {' '.join(str(error).split())}") from None
 
 
-def _build(config: TrainerConfig, out: Path, monitor: str, callbacks: list[Callback]) -> pl.Trainer:
+def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: list[Callback]) -> pl.Trainer:
     every = min(config.val_every, config.max_steps)
     micro = config.accumulate_grad_batches
     best = ModelCheckpoint(out, "best", monitor, mode="max", enable_version_counter=False)
@@ -204,7 +204,7 @@ def _build(config: TrainerConfig, out: Path, monitor: str, callbacks: list[Callb
         use_distributed_sampler=False,  # the stream of clips shards itself, and resumes exactly
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         callbacks=[
-            best,
+            *([best] if monitor else []),
             LastCheckpoint(out / "last.ckpt", every),
             *([_kept(out, config.keep_every)] if config.keep_every else []),
             *([TQDMProgressBar(refresh_rate=10)] if config.progress else []),

@@ -4,8 +4,9 @@
 - pooling is over space alone, so that what changes in time can be told; the attentive probe finds a single token.
 - few labels, one row of a class, and test labels never seen in training are no obstacle.
 - the online probe is fitted on one half and scored on the other, and says nothing where there is nothing to say.
-- `jepa probe` treats trained, random and pixel features alike, keeps rows and labels together, computes features once,
-  and refuses videos that cannot be read instead of putting another's features in their place.
+- `jepa probe` treats trained, random and pixel features alike, keeps rows and labels together, computes features once
+  and only those that are asked, reads them from disk as they are needed, leaves no half of them where it failed, and
+  refuses videos that cannot be read instead of putting another's features in their place.
 """
 
 import json
@@ -20,7 +21,7 @@ from data.errors import DataError
 from data.writer import write_video
 from jepa import JEPA, ConfigError
 from jepa.config import load_config
-from jepa.probe import PROBES, Features, online_probe, pixel_tokens, run_probe, subset
+from jepa.probe import PROBES, Features, _moments, online_probe, pixel_tokens, run_probe, subset
 from jepa.probe_run import ProbeConfig, probe
 
 
@@ -69,6 +70,13 @@ def test_pooling_keeps_time_and_the_pixel_baseline_too() -> None:
     video[:, 1, 2:4, :4, :4] = 1
     pixels = pixel_tokens(video, (4, 2, 2))
     assert pixels.shape == (1, 4, 1, 192) and pixels[0, 1, 0].nonzero().flatten().tolist() == [64] and pixels.sum() == 1
+
+
+def test_moments_of_parts_are_those_of_the_whole() -> None:
+    x = (3 + torch.randn(300, 5, 4)).half()
+    mean, std = _moments(x)
+    assert torch.allclose(mean, x.float().mean((0, 1)), atol=1e-5)
+    assert torch.allclose(std, x.float().std((0, 1)) + 1e-5, atol=1e-5)
 
 
 def test_subset_keeps_every_class() -> None:
@@ -121,6 +129,9 @@ def test_the_command_asks_all_representations_alike(bright: Path, capsys: pytest
     assert stored["label"]["pixels"]["knn"]["0.5"]["clips"] == 10
     cached = {path: path.stat().st_mtime_ns for path in (bright / "out" / "features").iterdir()}
     assert len(cached) == 2
+    stored = [np.load(file, mmap_mode="r") for file in sorted((bright / "out" / "features").glob("*/jepa.npy"))]
+    assert {array.shape for array in stored} == {(20, 2, 1, 24), (10, 2, 1, 24)}, "averaged over space: nobody attends"
+    assert all(isinstance(array, np.memmap) and array.any(-1).all() for array in stored)
     assert probe(words(bright, "label_fractions=[1.0, 0.5]")) == found
     assert cached == {path: path.stat().st_mtime_ns for path in (bright / "out" / "features").iterdir()}
 
@@ -134,6 +145,13 @@ def test_a_video_that_cannot_be_read_is_not_replaced(bright: Path, tmp_path: Pat
         (tmp_path / "train.csv").write_text("\n".join(changed) + "\n")
         with pytest.raises(DataError, match=r"train\.csv lists videos that cannot be read"):
             probe(words(bright, f"data.train={tmp_path / 'train.csv'}", f"out={tmp_path / 'out'}"))
+        assert not [path for path in (tmp_path / "out" / "features").rglob("*") if path.is_file()]
+
+
+def test_only_what_is_asked_is_computed(bright: Path, tmp_path: Path) -> None:
+    found = probe(words(bright, f"out={tmp_path}", "representations=[pixels]", "probes=[knn]"))
+    assert set(found["label"]) == {"pixels"} and found["label"]["pixels"]["knn"]["1"].accuracy == 1.0
+    assert {path.name for path in (tmp_path / "features").glob("*/*")} == {"pixels.npy"}
 
 
 def test_what_cannot_be_probed_is_refused_at_once(bright: Path) -> None:
