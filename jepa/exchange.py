@@ -92,6 +92,8 @@ def read_foreign(config: ImportConfig) -> Imported:
         raise CheckpointError(f"{source}: no such file or folder")
     options = {"revision": config.revision} if config.revision else {}
     settings = _json(locate(config.source, CONFIG, options))
+    if {"encoder", "predictor"} <= settings.keys():
+        raise CheckpointError(f"{config.source} is a model of this project already: give it where a model is asked for")
     if settings.get("model_type") != "vjepa2":
         kind = settings.get("model_type", "one of no model_type")
         raise CheckpointError(f"{config.source} holds a model of transformers, {kind}: only vjepa2 is known here")

@@ -80,7 +80,8 @@ def probe(config: ProbeConfig) -> Results:
     `AttentiveClassifier.from_pretrained`.
     """
     _check(config)
-    out = Path(config.out) if config.out else Path(config.checkpoint).parent / "probe"
+    checkpoint = Path(config.checkpoint)
+    out = Path(config.out) if config.out else (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "probe"
     trained = JEPA.load(config.checkpoint)
     pl.seed_everything(config.seed, workers=True, verbose=False)
     random = JEPA(trained.config).eval()

@@ -7,6 +7,7 @@ task, from half of the clip. Each model in a process of its own; on a GPU the pe
 process gained. Not collected by pytest.
 """
 
+import ctypes
 import json
 import subprocess
 import sys
@@ -31,6 +32,7 @@ def spent(work: Callable[[], object], device: torch.device) -> tuple[float, floa
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
     else:
+        ctypes.CDLL(None).malloc_trim(0)  # what was freed goes back, or the next peak would hide in it
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")  # the kernel forgets the peak
         before = status("VmRSS")

@@ -463,6 +463,8 @@ def test_wrong_files_are_one_sentence_and_run_nothing(folder: Path, ours: Path, 
         with pytest.raises(CheckpointError, match=words) as error:
             import_model(ImportConfig(str(tmp_path / name), str(tmp_path / "out")))
         assert "\n" not in str(error.value) and name in str(error.value)
+    with pytest.raises(CheckpointError, match="is a model of this project already"):
+        import_model(ImportConfig(str(ours), str(tmp_path / "out")))
     assert not trap.exists() and not (tmp_path / "out").exists()
 
 
