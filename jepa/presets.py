@@ -18,6 +18,7 @@ Sources: arXiv 2404.08471 (section 3 and appendix) and 2506.09985 (section 2), a
 Left out: V-JEPA 1 drew frames from linspace(start, start + 64, 16), a stride of 64 / 15; ours is 4.
 """
 
+import copy
 from dataclasses import dataclass, field, replace
 
 from jepa.config import EncoderConfig, JEPAConfig, PredictorConfig, choose
@@ -94,7 +95,7 @@ PRESETS = {
 
 def preset(name: str) -> Preset:
     """The released model of that name; ConfigError naming the nearest."""
-    return PRESETS[choose("preset", name, tuple(PRESETS))]
+    return copy.deepcopy(PRESETS[choose("preset", name, tuple(PRESETS))])
 
 
 def find_heads(embed_dim: int, depth: int | None = None) -> int | None:
