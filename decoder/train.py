@@ -42,6 +42,7 @@ from jepa.jepa import JEPA
 from jepa.layers import recompute_activations
 from jepa.resuming import check_run
 from jepa.training import DataWait, TrainerConfig, build_trainer, fit
+from jepa.weights import shipped
 
 
 @dataclass
@@ -233,7 +234,7 @@ class ShardData(ClipDataModule):
 def data_settings(jepa: str, chosen: dict[str, Any]) -> DataConfig:
     """The data settings of the run that a JEPA came from, with `chosen` keys replaced. ConfigError for unknown keys."""
     words = dict(chosen)
-    for folder in (Path(jepa), Path(jepa).parent):
+    for folder in (shipped(jepa), shipped(jepa).parent):
         file = folder / "config.yaml"
         if file.is_file():
             run = OmegaConf.to_container(OmegaConf.load(file))

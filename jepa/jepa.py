@@ -26,7 +26,7 @@ from jepa.masks import Mask, task_mask
 from jepa.predictor import Predictor
 from jepa.regularisers import sigreg, vicreg
 from jepa.vit import VideoViT
-from jepa.weights import load_model, load_shared, save_shared
+from jepa.weights import load_model, load_shared, save_shared, shipped
 
 
 @dataclass(frozen=True)
@@ -129,8 +129,9 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
 
 
 def from_pretrained(path: str | Path, **options: Any) -> JEPA:
-    """A JEPA in evaluation mode: a shared or imported folder, the checkpoint of a run, or a Hub repository's name."""
-    return JEPA.load(path) if Path(path).exists() else JEPA.from_pretrained(str(path), **options)
+    """A JEPA in evaluation mode: a shared or imported folder, the checkpoint of a run, `worlds-tiny`, which comes with
+    the package, or a Hub repository's name."""
+    return JEPA.load(path) if shipped(path).exists() else JEPA.from_pretrained(str(path), **options)
 
 
 def distance_to_targets(mask: Mask, grid: Grid) -> Tensor:

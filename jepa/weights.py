@@ -25,6 +25,7 @@ from jepa.errors import CheckpointError
 from jepa.files import replacing, write_text
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
+SHIPPED = Path(__file__).parent / "shipped"  # models that come with the package: name/kind/
 # What torch's reader raises on damaged or foreign bytes, found by damaging some.
 BROKEN = (
     pickle.UnpicklingError,
@@ -85,6 +86,12 @@ def save_shared(model: nn.Module, config: object, folder: str | Path) -> None:
         save_file(state, part)
 
 
+def shipped(name: str | Path, kind: str = "jepa") -> Path:
+    """The folder of a model of that name and kind that comes with the package; any other path as it is."""
+    folder = SHIPPED / Path(name).name / kind
+    return folder if str(name) == Path(name).name and folder.is_dir() and not Path(name).exists() else Path(name)
+
+
 def load_shared(cls: type[Model], schema: type, model_id: str, options: dict[str, Any] | None = None) -> Model:
     """A model of class `cls(config)` from a folder, or from a Hub repository of that name."""
     config_file, weights_file = (locate(model_id, name, options or {}) for name in (CONFIG, WEIGHTS))
@@ -120,8 +127,9 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
 
 
 def load_model(cls: type[Model], schema: type, path: str | Path, kind: str, prefix: str) -> Model:
-    """A model from a shared folder or from the Lightning checkpoint of a `kind` run, whose weights carry `prefix`."""
-    path = Path(path)
+    """A model from a shared folder, from the Lightning checkpoint of a `kind` run, whose weights carry `prefix`, or one
+    that comes with the package, by name."""
+    path = shipped(path, kind)
     if path.is_dir():
         return load_shared(cls, schema, str(path))
     checkpoint = read_checkpoint(path)
@@ -136,7 +144,7 @@ def load_model(cls: type[Model], schema: type, path: str | Path, kind: str, pref
 
 def kind_of(path: str | Path) -> str:
     """What lies at `path`: jepa, decoder, pixels or futures. CheckpointError where it is nothing of ours."""
-    path = Path(path)
+    path = shipped(path)
     if not path.is_dir():
         kind = read_checkpoint(path).get("kind")
         if not isinstance(kind, str):
