@@ -50,7 +50,7 @@ class ShardIndex:
     """What a folder holds, as `index.json` says it.
 
     jepa, predictor     fingerprints of the target encoder, and of what predicts.
-    data, videos        settings of the stream that the clips are the first `clips` of, and the number of its videos.
+    data, videos        settings of the stream that the clips are the first `clips` of, and a digest of its videos.
     tasks               names (`task_name`) of what is predicted.
     video, grid, dim    (T, H, W, C) of a clip, its tokens (t, h, w), and the width of a latent.
     """
@@ -58,7 +58,7 @@ class ShardIndex:
     jepa: str
     predictor: str
     data: dict[str, Any]
-    videos: int
+    videos: str
     tasks: list[str]
     clips: int
     video: list[int]

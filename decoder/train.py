@@ -5,7 +5,9 @@
 The decoder learns from the clips the JEPA learned from: what `data` does not say is as in the JEPA's own run.
 """
 
+import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -189,6 +191,12 @@ class ShardClips(Dataset[dict[str, Any]]):
         ]
 
 
+def _digest(paths: list[str]) -> str:
+    """16 hexadecimal digits of the names, sizes and dates of files: others, or the same ones changed, have others."""
+    files = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
+    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+
+
 class ShardData(ClipDataModule):
     """Trains on shards, which `fill` computes; validates on videos, as without shards."""
 
@@ -202,7 +210,7 @@ class ShardData(ClipDataModule):
             jepa=source.fingerprint,
             predictor=source.predictor_fingerprint,
             data=asdict(settings),
-            videos=len(self.train_set.videos),
+            videos=_digest(self.train_set.videos.paths),
             tasks=[] if all_targets else [task_name(*drawn) for drawn in config.mix.drawable()],
             clips=config.shard_clips,
             video=[*shape, encoder.in_channels],

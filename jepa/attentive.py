@@ -7,7 +7,7 @@ cross-attention, V-JEPA 2 has three. The cross-attention has no output projectio
 released heads.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -21,9 +21,10 @@ from jepa.weights import load_shared, save_shared
 
 @dataclass
 class ClassifierConfig:
-    """Width of the tokens, attention heads (the encoder's own), self-attention blocks, and answers.
+    """Width of the tokens, attention heads (16 in every official evaluation), self-attention blocks, and answers.
 
     eps     of the layer norms: 1e-5 as released by Meta; transformers computes the same weights with 1e-6.
+    labels  what the answers are called; empty if unknown.
     """
 
     embed_dim: int = 1024
@@ -32,6 +33,7 @@ class ClassifierConfig:
     num_classes: int = 1000
     mlp_ratio: float = 4.0
     eps: float = 1e-5
+    labels: list[str] = field(default_factory=list)
 
 
 class CrossAttention(nn.Module):

@@ -57,8 +57,10 @@ class PredictorConfig:
     """Narrow transformer; its positions follow the encoder's.
 
     num_mask_tokens     learned: 1, or one for each entry of a run's `masks`.
-    mask_index          the mask token that tasks are predicted with. Official models were trained with one for small
-                        blocks and one for large ones, and predict with the second: 1.
+    token_per           mask: each entry of `masks` trains its own mask token (V-JEPA 1). length: each length of clip
+                        does, and a run has one, so that all train the first (V-JEPA 2, whose other nine stay zero).
+    mask_index          the mask token that tasks are predicted with. V-JEPA 1 was trained with one for small blocks and
+                        one for large ones, and predicts with the second: 1.
     """
 
     embed_dim: int = 192
@@ -66,6 +68,7 @@ class PredictorConfig:
     num_heads: int = 6
     mlp_ratio: float = 4.0
     num_mask_tokens: int = 1
+    token_per: str = "mask"
     mask_index: int = 0
 
 

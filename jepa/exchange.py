@@ -41,6 +41,7 @@ class ImportConfig:
     num_heads   of the encoder's attention, and `predictor_heads`, for files of a size that is not official; 0: as the
                 official ones.
     head        which of the classifiers, for a file of an evaluation that kept several.
+    size, num_frames    of the clips the model is for; 0: as the file says, or else 256 and 16.
     """
 
     source: str = "???"
@@ -50,6 +51,8 @@ class ImportConfig:
     num_heads: int = 0
     predictor_heads: int = 0
     head: int = 0
+    size: int = 0
+    num_frames: int = 0
 
 
 @dataclass
@@ -59,24 +62,33 @@ class ExportConfig:
     model       a folder or checkpoint of this project.
     format      transformers (a folder) or official (one file, as Meta's training saves it).
     encoder     which of the two encoders transformers is given, which knows one: target or context.
+    size, num_frames    of the clips, by which transformers reckons places; 0: as config.yaml beside the model says.
     """
 
     model: str = "???"
     out: str = "???"
     format: str = "transformers"
     encoder: str = "target"
+    size: int = 0
+    num_frames: int = 0
 
 
 def import_model(config: ImportConfig) -> Imported:
     """Read what `source` names and write it to the folder `out`; CheckpointError where it does not fit."""
     out = Path(config.out)
-    if (out / WEIGHTS).exists() or (out / "classifier").exists():
-        raise ConfigError(f"{out} already holds a model: give another out=")
     found = read_foreign(config)
+    for part, folder in ((found.model, out), (found.classifier, out / "classifier")):
+        if part is not None and (folder / WEIGHTS).exists():
+            raise ConfigError(f"{folder} already holds a model: give another out=")
     print(f"{config.source}: {found.words}")
     if found.model is not None:
+        if not config.size and not found.size:
+            print(
+                "the file does not say which clips it was trained on: 16 frames of 256 x 256 are taken; "
+                "if they were others, give size=... and num_frames=..."
+            )
         found.model.save_pretrained(out)
-        write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({"data": _clips(found)})))
+        write_text(out / "config.yaml", OmegaConf.to_yaml(OmegaConf.create({"data": _clips(found, config)})))
     if found.classifier is not None:
         found.classifier.save_pretrained(out / "classifier")
     return found
@@ -85,6 +97,8 @@ def import_model(config: ImportConfig) -> Imported:
 def read_foreign(config: ImportConfig) -> Imported:
     """What `source` names, as ours; nothing is written."""
     source = Path(config.source)
+    if source.suffix == ".safetensors":
+        raise CheckpointError(f"{source}: give the folder, which has the config.json that says what these weights are")
     if source.is_file():
         heads = config.num_heads, config.predictor_heads
         return read_official(read_checkpoint(source), str(source), config.family, *heads, config.head)
@@ -110,8 +124,12 @@ def export_model(config: ExportConfig) -> Path:
         with replacing(out) as part:
             torch.save(write_official(model), part)
         return out
-    clips = _stored_clips(folder / "config.yaml")
-    frames, size = clips.get("num_frames", 16), clips.get("size", [256])[0]
+    clips = _stored_clips(folder)
+    frames, size = config.num_frames or clips.get("num_frames", 16), config.size or clips.get("size", [0])[0]
+    if not size:
+        raise ConfigError(
+            "transformers reckons places by the size of the clips, and nothing beside the model says it: give size=..."
+        )
     head = folder / "classifier"
     classifier = AttentiveClassifier.from_pretrained(head) if head.is_dir() else None
     settings, tensors = write_transformers(model, frames, size, config.encoder, classifier)
@@ -123,14 +141,16 @@ def export_model(config: ExportConfig) -> Path:
     return out
 
 
-def _clips(found: Imported) -> dict[str, Any]:
+def _clips(found: Imported, config: ImportConfig) -> dict[str, Any]:
     """Settings of `data` for the clips a model is for; V-JEPA 2's where nothing says otherwise."""
-    size = found.size or 256
+    size = config.size or found.size or 256
     rate = {"stride": 4} if found.words.startswith("V-JEPA 1") else {"fps": 4.0}
-    return {"num_frames": found.num_frames or 16, **rate, "size": [size, size], "shorter_side": SHORTER_SIDE}
+    return {"num_frames": config.num_frames or found.num_frames or 16, **rate, "size": [size, size]}
 
 
-def _stored_clips(file: Path) -> dict[str, Any]:
+def _stored_clips(model: Path) -> dict[str, Any]:
+    """`data` of the config.yaml in a model's folder, or beside a checkpoint."""
+    file = (model if model.is_dir() else model.parent) / "config.yaml"
     stored = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
     return stored.get("data", {}) if isinstance(stored, dict) else {}
 

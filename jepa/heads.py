@@ -39,7 +39,8 @@ class HeadsConfig:
     lrs, weight_decays  their product is the grid of heads. Learning rates fall to zero along a cosine, without warm-up;
                         weight decays stay.
     decay_all           biases, norms and the query decay too (V-JEPA 2); V-JEPA 1 spared biases and 1-D tensors.
-    depth               self-attention blocks before the cross-attention.
+    depth, num_heads    self-attention blocks before the cross-attention, and attention heads (fewer where the width of
+                        the tokens does not divide).
     held_out            share of the training videos that chooses the head; nobody learns from them.
     accumulate          batches that make an optimizer step (the official learning rates are for 256 clips a step).
     recompute           keep the activations of one head at a time and compute them again in the backward pass: a third
@@ -50,6 +51,7 @@ class HeadsConfig:
     weight_decays: list[float] = field(default_factory=lambda: [0.01, 0.1, 0.4, 0.8])
     decay_all: bool = True
     depth: int = 3
+    num_heads: int = 16
     epochs: int = 20
     held_out: float = 0.2
     accumulate: int = 1

@@ -49,6 +49,7 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
         choose("targets", config.targets, ("latents", "pixels"))
         choose("target_norm", config.target_norm, ("layer", "batch", "none"))
         choose("regulariser", config.regulariser, ("none", "sigreg", "vicreg"))
+        choose("token_per", config.predictor.token_per, ("mask", "length"))
         self.context_encoder = VideoViT(config.encoder)
         width = config.encoder.embed_dim if config.targets == "latents" else config.encoder.patch_dim
         self.predictor = Predictor(config.predictor, config.encoder, width)
@@ -96,7 +97,8 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
         prediction = context_loss = regulariser = video.new_zeros(())
         for index, mask in zip(kinds or range(len(masks)), masks, strict=True):
             context = self.context_encoder(video, mask.context_ids)  # (B, K, D)
-            z, c = self.predictor(context, grid, mask.context_ids, mask.target_ids, index)
+            token = index if self.config.predictor.token_per == "mask" else 0
+            z, c = self.predictor(context, grid, mask.context_ids, mask.target_ids, token)
             prediction = prediction + F.l1_loss(z.float(), gather_tokens(h, mask.target_ids)) / len(masks)
             if self.config.context_loss:
                 weight = 1 / distance_to_targets(mask, grid).sqrt()  # (B, K)

@@ -10,7 +10,8 @@ Sources: arXiv 2404.08471 (section 3 and appendix) and 2506.09985 (section 2), a
 | encoder.rope: vjepa2             | sines and cosines in the order of halves over interleaved pairs: not a rotation   |
 | encoder.position_grid            | V-JEPA 1 resizes its stored table for other clips                                 |
 | encoder.init: vjepa              | normal of std .02 everywhere, mask tokens zero; blocks rescaled, as ours always   |
-| predictor.mask_index: 1          | tasks are predicted with the mask token of the large blocks                       |
+| predictor.mask_index: 1          | V-JEPA 1: tasks are predicted with the mask token of the large blocks             |
+| predictor.token_per: length      | V-JEPA 2: ten mask tokens, of which all masks train the first; nine stay zero     |
 | masks.truncation: prefix         | ids sorted and cut to the shortest sample, which drops the latest tokens          |
 | optim.stretch: 1.25              | schedules laid out for longer than the run, so that it stops before their end     |
 | optim.schedule: constant, linear | V-JEPA 2: warm-up and then constant; a cool-down that falls in a straight line    |
@@ -58,7 +59,7 @@ VJEPA1_OPTIM = OptimConfig(lr=6.25e-4, start_lr=2e-4, final_lr=1e-6, warmup_step
 VJEPA2_OPTIM = OptimConfig(lr=5.25e-4, start_lr=1e-4, final_lr=5.25e-4, warmup_steps=12_000, weight_decay=0.04,
                            final_weight_decay=0.04, momentum=0.99925, final_momentum=0.99925, schedule="constant",
                            stretch=1.25)  # fmt: skip
-COOLDOWN = replace(VJEPA2_OPTIM, schedule="linear", final_lr=1e-6, warmup_steps=0, stretch=1.0)
+COOLDOWN = replace(VJEPA2_OPTIM, schedule="linear", final_lr=1e-6, warmup_steps=0)  # stretched too: it ends at 1.06e-4
 
 VIT_L = EncoderConfig(embed_dim=1024, depth=24, num_heads=16, init="vjepa")
 VIT_H = EncoderConfig(embed_dim=1280, depth=32, num_heads=16, init="vjepa")
@@ -75,7 +76,7 @@ def _vjepa1(encoder: EncoderConfig, size: int, batch_size: int, devices: int) ->
 
 def _vjepa2(encoder: EncoderConfig) -> Preset:
     encoder = replace(encoder, position="rope", rope="vjepa2")
-    predictor = PredictorConfig(384, 12, 12, num_mask_tokens=10, mask_index=1)
+    predictor = PredictorConfig(384, 12, 12, num_mask_tokens=10, token_per="length")
     return Preset(JEPAConfig(encoder, predictor), 256, 16, 24, 128, 240_000, VJEPA2_OPTIM, fps=4.0)
 
 
@@ -98,7 +99,7 @@ def preset(name: str) -> Preset:
     return copy.deepcopy(PRESETS[choose("preset", name, tuple(PRESETS))])
 
 
-def find_heads(embed_dim: int, depth: int | None = None) -> int | None:
+def find_heads(embed_dim: int, depth: int) -> int | None:
     """Attention heads of the official encoder of that size (weights do not show them); None where there is none."""
     found = (p.model.encoder for p in PRESETS.values())
-    return next((e.num_heads for e in found if e.embed_dim == embed_dim and depth in (None, e.depth)), None)
+    return next((e.num_heads for e in found if (e.embed_dim, e.depth) == (embed_dim, depth)), None)

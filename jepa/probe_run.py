@@ -32,6 +32,7 @@ from jepa.heads import HeadResult, HeadsConfig, HeadsModule, PixelTokens, check_
 from jepa.jepa import JEPA
 from jepa.probe import PROBES, Features, ProbeResult, pixel_tokens, run_probe, score, subset
 from jepa.training import autocast, pick_device
+from jepa.vit import VideoViT
 
 REPRESENTATIONS = ("jepa", "random", "pixels")
 CLASSIFIER = "classifier"
@@ -84,7 +85,7 @@ def probe(config: ProbeConfig) -> Results:
     out = Path(config.out) if config.out else (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "probe"
     trained = JEPA.load(config.checkpoint)
     pl.seed_everything(config.seed, workers=True, verbose=False)
-    random = JEPA(trained.config).eval()
+    random = VideoViT(trained.config.encoder).eval() if "random" in config.representations else None
     paths = {"train": config.data.train, "test": config.data.val}
     kinds = [kind for kind in config.probes if kind != CLASSIFIER]
     features = {split: _extract(trained, random, config, path, out) for split, path in paths.items() if kinds}
@@ -132,7 +133,7 @@ def _labels(config: ProbeConfig, path: str, task: TaskConfig) -> list[str]:
 
 
 @torch.no_grad()
-def _extract(trained: JEPA, random: JEPA, config: ProbeConfig, path: str, out: Path) -> dict[str, Features]:
+def _extract(trained: JEPA, random: VideoViT | None, config: ProbeConfig, path: str, out: Path) -> dict[str, Features]:
     """Features of every clip of `path` under each representation, computed once and kept in `out/features`.
 
     They go to disk batch by batch and are read from there: with places those of a ViT-L are 4 MB a clip.
@@ -173,12 +174,13 @@ def _stored(file: Path) -> Features:
     return Features(np.load(file, mmap_mode="c"))  # c: nothing is written, but torch wants arrays that could be
 
 
-def _encoder(name: str, trained: JEPA, random: JEPA, config: ProbeConfig) -> nn.Module:
+def _encoder(name: str, trained: JEPA, random: VideoViT | None, config: ProbeConfig) -> nn.Module:
     """What turns videos into the tokens of a representation."""
     if name == "pixels":
         return PixelTokens(trained.config.encoder)
     if name == "random":
-        return random.target_encoder
+        assert random is not None
+        return random
     return trained.context_encoder if config.encoder == "context" else trained.target_encoder
 
 
@@ -194,7 +196,13 @@ def _clips(config: ProbeConfig, videos: VideoList, path: str, words: str) -> Ite
 
 
 def _classify(
-    trained: JEPA, random: JEPA, config: ProbeConfig, task: TaskConfig, name: str, y_test: list[str], out: Path
+    trained: JEPA,
+    random: VideoViT | None,
+    config: ProbeConfig,
+    task: TaskConfig,
+    name: str,
+    y_test: list[str],
+    out: Path,
 ) -> HeadResult:
     """Train the grid of heads on one representation, choose one on held-out training videos, score it on `data.val`.
 
@@ -208,7 +216,7 @@ def _classify(
     assert data.train_set is not None and data.val_set is not None
     shape, encoder = trained.config.encoder, _encoder(name, trained, random, config)
     dim = encoder.dim if isinstance(encoder, PixelTokens) else shape.embed_dim
-    num_heads = next(n for n in range(shape.num_heads, 0, -1) if dim % n == 0)  # the encoder's own where pixels allow
+    num_heads = next(n for n in range(config.heads.num_heads, 0, -1) if dim % n == 0)
     classifier = ClassifierConfig(dim, num_heads, config.heads.depth, len(classes))
     batches = (ceil(len(data.train_set) / config.data.batch_size), ceil(len(data.val_set) / config.data.batch_size))
     clips = {key: value for key, value in asdict(data.config).items() if key not in ASIDE}

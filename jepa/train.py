@@ -112,6 +112,8 @@ def check_mask_tokens(config: PredictorConfig, masks: list[MaskConfig]) -> None:
     Tasks are predicted with one token, which must not be one that never met a future where another did.
     """
     count, index = config.num_mask_tokens, config.mask_index
+    if config.token_per == "length":
+        count = 1  # the others are never trained
     if count != 1 and count < len(masks):
         raise ConfigError(f"model.predictor.num_mask_tokens is {count}: give 1, or one for each of {len(masks)} masks")
     if not 0 <= index < max(1, min(count, len(masks))):

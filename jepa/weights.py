@@ -8,6 +8,7 @@ import json
 import pickle
 import re
 import struct
+import zipfile
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -114,8 +115,11 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     if not path.is_file():
         raise CheckpointError(f"{path}: no such checkpoint")
     try:
-        found = torch.load(path, map_location="cpu", weights_only=True)
+        # Mapped, not read: an optimizer that nobody asks for stays on the disk. (Files before torch 1.6 are no zip.)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except BROKEN as error:
+        if "allocate" in str(error):
+            raise CheckpointError(f"{path} does not fit into memory") from None
         if isinstance(error, OSError) and error.filename:  # no such thing as broken: not allowed, or gone
             raise
         foreign = re.search(r"GLOBAL (\S+)", str(error))

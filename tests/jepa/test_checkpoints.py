@@ -30,7 +30,17 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from data.transforms import ClipTransform
-from jepa import JEPA, AttentiveClassifier, CheckpointError, Grid, JEPAConfig, from_pretrained, preset, task_mask
+from jepa import (
+    JEPA,
+    AttentiveClassifier,
+    CheckpointError,
+    ConfigError,
+    Grid,
+    JEPAConfig,
+    from_pretrained,
+    preset,
+    task_mask,
+)
 from jepa.attentive import ClassifierConfig
 from jepa.checkpoints import (
     read_official,
@@ -73,7 +83,7 @@ def theirs() -> Any:
         pred_hidden_size=24,
         pred_num_attention_heads=2,
         pred_num_hidden_layers=2,
-        num_labels=5,
+        id2label=dict(enumerate(["walk", "run", "fall", "sit", "wave"])),
     )
     model = vjepa2.VJEPA2ForVideoClassification(config).eval()
     randomise(model)
@@ -161,7 +171,8 @@ def test_the_classifier_gives_the_same_output(theirs: Any, tmp_path: Path) -> No
     assert found.model is not None and found.classifier is not None
     model = from_pretrained(tmp_path / "ours")
     head = AttentiveClassifier.from_pretrained(str(tmp_path / "ours" / "classifier"))
-    assert head.config == ClassifierConfig(40, 2, 3, 5, eps=1e-6)
+    labels = ["walk", "run", "fall", "sit", "wave"]
+    assert head.config == ClassifierConfig(40, 2, 3, 5, eps=1e-6, labels=labels)
     video = torch.randn(3, 3, 8, 32, 32)
     tokens = encoded(theirs.vjepa2, video)
     torch.testing.assert_close(head.pooler(tokens), theirs.pooler(tokens), **Same)
@@ -170,6 +181,7 @@ def test_the_classifier_gives_the_same_output(theirs: Any, tmp_path: Path) -> No
     torch.testing.assert_close(head(model.target_encoder(video)), logits, **Same)
     export_model(ExportConfig(str(tmp_path / "ours"), str(tmp_path / "back")))
     again = vjepa2.VJEPA2ForVideoClassification.from_pretrained(tmp_path / "back").eval()
+    assert [again.config.id2label[i] for i in range(5)] == labels
     assert all(torch.equal(value, theirs.state_dict()[key]) for key, value in again.state_dict().items())
 
 
@@ -187,6 +199,34 @@ def test_no_hidden_pixel_reaches_a_prediction(theirs: Any, ours: Path) -> None:
         return theirs.vjepa2(clip.transpose(1, 2), **arguments).predictor_output.last_hidden_state
 
     assert not torch.equal(encode_then_mask(changed), encode_then_mask(video)), "the check would not see a leak"
+
+
+@torch.no_grad()
+def test_a_classifier_transformers_would_compute_otherwise_is_not_exported(ours: Path, tmp_path: Path) -> None:
+    model = from_pretrained(ours)
+    for changes, words in (
+        ({"num_heads": 4}, "num_heads 4"),
+        ({"eps": 1e-5}, "eps 1e-05"),
+        ({"mlp_ratio": 2.0}, "mlp_"),
+    ):
+        settings = {"embed_dim": 40, "num_heads": 2, "num_classes": 5, "eps": 1e-6, "depth": 1} | changes
+        with pytest.raises(CheckpointError, match=words):
+            write_transformers(model, 8, 32, classifier=AttentiveClassifier(ClassifierConfig(**settings)))
+
+
+@torch.no_grad()
+def test_what_is_exported_knows_the_size_of_its_clips(theirs: Any, ours: Path, tmp_path: Path) -> None:
+    model = from_pretrained(ours)
+    torch.save(released(model, None), tmp_path / "vitx.pt")
+    import_model(ImportConfig(str(tmp_path / "vitx.pt"), str(tmp_path / "a"), num_heads=2, predictor_heads=2, size=32))
+    export_model(ExportConfig(str(tmp_path / "a"), str(tmp_path / "b")))
+    video = torch.randn(1, 3, 16, 32, 32)
+    read = vjepa2.VJEPA2Model.from_pretrained(tmp_path / "b").eval()
+    found = read(video.transpose(1, 2), skip_predictor=True).last_hidden_state
+    torch.testing.assert_close(found, model.target_encoder(video), **Same)
+    (tmp_path / "a" / "config.yaml").unlink()
+    with pytest.raises(ConfigError, match="give size="):
+        export_model(ExportConfig(str(tmp_path / "a"), str(tmp_path / "c")))
 
 
 def test_there_and_back_is_the_same_to_the_bit(theirs: Any, folder: Path, ours: Path, tmp_path: Path) -> None:
@@ -284,8 +324,13 @@ def released(model: JEPA, tables: Grid | None, ddp: bool = True) -> dict[str, An
                     "world_size": 8, "lr": 1e-4}  # fmt: skip
 
 
-def meta_file(model: JEPA, tables: Grid | None, path: Path, ddp: bool = True) -> Path:
-    torch.save(released(model, tables, ddp), path)
+def meta_file(model: JEPA, tables: Grid | None, path: Path, ddp: bool = True, drift: float = 0.0) -> Path:
+    """`drift`: what 90,000 roundings of the moving average did to the target encoder's fixed table."""
+    found = released(model, tables, ddp)
+    if drift:
+        table = found["target_encoder"]["module.backbone.pos_embed"]
+        table += drift * torch.rand_like(table)
+    torch.save(found, path)
     return path
 
 
@@ -302,8 +347,38 @@ def random_model(config: JEPAConfig) -> JEPA:
     return model
 
 
+@torch.no_grad()
+def test_the_mask_token_is_one_that_was_trained(theirs: Any, ours: Path) -> None:
+    settings, state = theirs.vjepa2.config.to_dict(), dict(theirs.vjepa2.state_dict())
+    assert from_pretrained(ours).config.predictor.mask_index == 0
+    tokens = state["predictor.embeddings.mask_tokens"].clone()
+    for trained in (0, 3):
+        state["predictor.embeddings.mask_tokens"] = torch.zeros_like(tokens)
+        state["predictor.embeddings.mask_tokens"][trained] = tokens[trained]
+        model = read_transformers(settings, state).model
+        assert model is not None and model.config.predictor.mask_index == trained
+        file = released(model, None)
+        again = read_official(file, num_heads=2, predictor_heads=2)
+        assert again.model is not None and again.model.config.predictor.mask_index == trained
+        assert f"tasks use number {trained}" in again.words
+        video = torch.randn(1, 3, 8, 32, 32)
+        assert torch.equal(model.predict(video), model.predict(video, mask_index=trained))
+
+
+def test_the_second_generation_trains_one_mask_token() -> None:
+    for kind, trained in (("mask", {0, 1}), ("length", {0})):
+        torch.manual_seed(0)
+        settings = PredictorConfig(12, 1, 2, num_mask_tokens=3, token_per=kind)
+        model = JEPA(JEPAConfig(EncoderConfig(24, 1, 2, patch_size=8), settings))
+        video = torch.randn(2, 3, 4, 16, 16)
+        masks = [task_mask("forward", Grid(2, 2, 2), 2), task_mask("backward", Grid(2, 2, 2), 2)]
+        model(video, masks).total.backward()
+        tokens = enumerate(model.predictor.mask_tokens)
+        assert {i for i, token in tokens if token.grad is not None and token.grad.any()} == trained
+
+
 @pytest.mark.parametrize("ddp", [True, False], ids=["DDP", "one process"])
-@pytest.mark.parametrize("tables", [None, GRID], ids=["no table", "an unused table"])
+@pytest.mark.parametrize("tables", [None, Grid(4, 4, 4)], ids=["no table", "an unused table"])
 @torch.no_grad()
 def test_metas_second_generation_agrees_with_transformers(
     theirs: Any, ours: Path, tables: Grid | None, ddp: bool, tmp_path: Path
@@ -311,6 +386,7 @@ def test_metas_second_generation_agrees_with_transformers(
     file = meta_file(from_pretrained(ours), tables, tmp_path / "vitx.pt", ddp)
     found = import_model(ImportConfig(str(file), str(tmp_path / "out"), num_heads=2, predictor_heads=2))
     assert found.words.startswith("V-JEPA 2") and found.model is not None
+    assert (found.num_frames, found.size) == ((8, 32) if tables else (0, 0)), "an unused table still has a size"
     model, reference = from_pretrained(tmp_path / "out"), from_pretrained(ours)
     video = torch.randn(2, 3, 8, 32, 32)
     mask = task_mask("forward", Grid(4, 4, 4), 2)
@@ -321,7 +397,7 @@ def test_metas_second_generation_agrees_with_transformers(
 @torch.no_grad()
 def test_metas_first_generation_becomes_ours_to_the_bit(tmp_path: Path) -> None:
     model = random_model(VJEPA1)
-    file = meta_file(model, GRID, tmp_path / "vitx.pth.tar")
+    file = meta_file(model, GRID, tmp_path / "vitx.pth.tar", drift=6e-5)
     found = import_model(ImportConfig(str(file), str(tmp_path / "out"), num_heads=2))
     assert found.words.startswith("V-JEPA 1") and (found.num_frames, found.size) == (4, 24)
     again = from_pretrained(tmp_path / "out")
@@ -332,7 +408,33 @@ def test_metas_first_generation_becomes_ours_to_the_bit(tmp_path: Path) -> None:
     first, back = read_checkpoint(file), read_checkpoint(tmp_path / "back.pth")
     for part in ("encoder", "predictor", "target_encoder"):
         assert first[part].keys() == back[part].keys()
-        assert all(torch.equal(first[part][key], back[part][key]) for key in first[part])
+        weights = [key for key in first[part] if part != "target_encoder" or "pos_embed" not in key]
+        assert all(torch.equal(first[part][key], back[part][key]) for key in weights)
+
+
+@torch.no_grad()
+def test_the_first_generation_predicts_as_its_paper_says() -> None:
+    """Written out from section 3 of arXiv 2404.08471: positions are added to narrowed context and to the mask token."""
+    model = random_model(VJEPA1)
+    video, mask = torch.randn(2, 3, 4, 24, 24), task_mask("forward", GRID, 2, context=1)
+    predictor, table = model.predictor, sincos3d(18, GRID)
+    context = model.context_encoder(video, mask.context_ids)
+    for index in (0, 1):
+        x = (
+            F.linear(context, predictor.predictor_embed.weight, predictor.predictor_embed.bias)
+            + table[mask.context_ids]
+        )
+        y = predictor.mask_tokens[index].expand(2, mask.target_ids.shape[1], -1) + table[mask.target_ids]
+        tokens = torch.cat([x, y], 1)
+        for block in predictor.predictor_blocks:
+            q, k, v = block.attn.qkv(block.norm1(tokens)).reshape(2, -1, 3, 2, 9).permute(2, 0, 3, 1, 4)
+            weights = (q @ k.transpose(-2, -1) / 3.0).softmax(-1)  # heads of 9
+            tokens = tokens + block.attn.proj((weights @ v).transpose(1, 2).flatten(2))
+            hidden = F.gelu(block.mlp.fc1(block.norm2(tokens)))
+            tokens = tokens + block.mlp.fc2(hidden)
+        expected = predictor.predictor_proj(predictor.predictor_norm(tokens[:, x.shape[1] :]))
+        torch.testing.assert_close(model.predict(video, mask, index), expected, **Same)
+    assert torch.equal(model.predict(video, mask), model.predict(video, mask, 1)), "the token of the large blocks"
 
 
 @torch.no_grad()
@@ -355,7 +457,7 @@ def test_the_first_generation_resizes_its_table() -> None:
 def test_another_table_of_positions_is_refused(tmp_path: Path) -> None:
     checkpoint = released(random_model(VJEPA1), GRID)
     checkpoint["predictor"]["module.backbone.predictor_pos_embed"] += 0.01
-    with pytest.raises(CheckpointError, match=r"predictor\.predictor_pos_embed \(1, 18, 18\) is not .*family=vjepa2"):
+    with pytest.raises(CheckpointError, match=r"predictor\.predictor_pos_embed \(1, 18, 18\) is not .*wrong places"):
         read_official(checkpoint, num_heads=2)
     checkpoint["encoder"]["module.backbone.pos_embed"].zero_()
     with pytest.raises(CheckpointError, match=r"^encoder\.pos_embed .* any grid of square frames"):
@@ -385,7 +487,7 @@ def test_the_contract_of_metas_keys() -> None:
 
 @torch.no_grad()
 def test_the_classifier_of_an_evaluation_is_read(tmp_path: Path) -> None:
-    heads = [AttentiveClassifier(ClassifierConfig(24, 2, depth, 7)).eval() for depth in (3, 3)]
+    heads = [AttentiveClassifier(ClassifierConfig(32, 16, 3, 7)).eval() for _ in range(2)]
     for head in heads:
         randomise(head)
     rooms = ("norm1", "xattn.q", "xattn.kv", "norm2", "mlp.fc1", "mlp.fc2")
@@ -393,12 +495,15 @@ def test_the_classifier_of_an_evaluation_is_read(tmp_path: Path) -> None:
     keys += [*block_keys("pooler.blocks", 3), "pooler.query_tokens", "linear.weight", "linear.bias"]
     states = [{f"module.{key}": head.state_dict()[key] for key in keys} for head in heads]
     torch.save({"classifiers": states, "opt": None, "epoch": 20}, tmp_path / "probe.pt")
-    import_model(ImportConfig(str(tmp_path / "probe.pt"), str(tmp_path / "out"), num_heads=2, head=1))
+    import_model(ImportConfig(str(tmp_path / "probe.pt"), str(tmp_path / "out"), head=1))
     found = AttentiveClassifier.from_pretrained(str(tmp_path / "out" / "classifier"))
-    tokens = torch.randn(2, 9, 24)
+    tokens = torch.randn(2, 9, 32)
     assert torch.equal(found(tokens), heads[1](tokens)) and found.config.eps == 1e-5
     with pytest.raises(CheckpointError, match="2 classifiers: head=2 is none"):
-        read_official(read_checkpoint(tmp_path / "probe.pt"), num_heads=2, head=2)
+        read_official(read_checkpoint(tmp_path / "probe.pt"), head=2)
+    with pytest.raises(ConfigError, match="classifier already holds a model"):
+        import_model(ImportConfig(str(tmp_path / "probe.pt"), str(tmp_path / "out")))
+    assert found.config.num_heads == 16, "whatever the encoder has: Meta's evaluations all say 16"
 
 
 # --------------------------------------------------------------------------------------------------- sizes and files
@@ -456,6 +561,7 @@ def test_wrong_files_are_one_sentence_and_run_nothing(folder: Path, ours: Path, 
         ("trapped.pt", "can be read safely: it asks to run"),
         ("other.pt", "has no encoder: it holds state_dict"),
         ("none.pt", "no such file"),
+        ("short/model.safetensors", "give the folder"),
         ("list", "videomae: only vjepa2 is known"),
         ("short", "not a readable safetensors file"),
         ("wide", "there and .* here"),
