@@ -43,7 +43,7 @@ from jepa.grid import token_grid
 from jepa.jepa import JEPA
 from jepa.layers import recompute_activations
 from jepa.resuming import check_run
-from jepa.training import DataWait, TrainerConfig, build_trainer, fit
+from jepa.training import DataWait, TrainerConfig, build_trainer, fit, skipped_steps
 from jepa.weights import shipped
 
 
@@ -157,6 +157,7 @@ def run(
         summary = {
             "seconds": time.perf_counter() - started,
             "steps": trainer.global_step,
+            "skipped_steps": skipped_steps(trainer),
             "data_wait_fraction": wait.fraction,
             "parameters": sum(p.numel() for p in module.model.parameters()),
             **scores,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jepa.errors import CheckpointError, ConfigError
+from jepa.errors import CheckpointError, ConfigError, DivergedError
 
 
 class Command(NamedTuple):
@@ -302,7 +302,7 @@ def main() -> None:
     code = 0
     try:
         run(sys.argv[1:])
-    except (ConfigError, DataError, CheckpointError) as error:
+    except (ConfigError, DataError, CheckpointError, DivergedError) as error:
         print(f"jepa: {error}", file=sys.stderr)
         code = 2
     except OSError as error:

@@ -7,3 +7,7 @@ class ConfigError(ValueError):
 
 class CheckpointError(RuntimeError):
     """A checkpoint that cannot be read, or that belongs to another architecture."""
+
+
+class DivergedError(RuntimeError):
+    """A training whose numbers are no longer finite; the message names the last good state."""

@@ -20,7 +20,7 @@ from jepa.module import JEPAModule
 from jepa.optim import OptimConfig
 from jepa.presets import preset
 from jepa.resuming import check_run
-from jepa.training import DataWait, TrainerConfig, build_trainer, fit
+from jepa.training import DataWait, TrainerConfig, build_trainer, fit, skipped_steps
 from jepa.weights import load_strict
 
 
@@ -94,6 +94,7 @@ def pretrain(config: PretrainConfig) -> Path:
         summary = {
             "seconds": time.perf_counter() - started,
             "steps": trainer.global_step,
+            "skipped_steps": skipped_steps(trainer),
             "clips_seen": trainer.global_step * clips_per_step,
             "data_wait_fraction": wait.fraction,
             "parameters": sum(p.numel() for p in jepa.parameters() if p.requires_grad),

@@ -16,6 +16,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from jepa.config import ConfigError, choose, save_config
+from jepa.errors import DivergedError
 from jepa.files import replacing
 from jepa.resuming import check_run, check_settings
 from jepa.weights import check_fit, read_checkpoint
@@ -31,6 +32,7 @@ class TrainerConfig:
     threads     of torch on a CPU; 0 leaves torch's choice.
     activation_checkpointing    activations of the blocks are computed again in the backward pass instead of kept: less
                 memory, about a third more time, the same gradients.
+    max_skipped steps in a row whose gradients are not finite, and whose update is left out, before a run stops.
     keep_every  also keep a checkpoint every so many steps, as `step=N.ckpt`, to see afterwards what was learnt when;
                 0: none.
     """
@@ -48,6 +50,7 @@ class TrainerConfig:
     log_every: int = 20
     threads: int = 0
     activation_checkpointing: bool = False
+    max_skipped: int = 10
     keep_every: int = 0
     progress: bool = True
 
@@ -85,6 +88,40 @@ class DataWait(Callback):
     def fraction(self) -> float:
         """Share of the training time spent waiting."""
         return self.waited / self.total if self.total else 0.0
+
+
+class FiniteSteps(Callback):
+    """Leaves out the update of a step whose gradients are not finite, and counts it; stops at `most` in a row.
+
+    Weights, the optimizer's averages and its clock stay as they were, on every process alike: gradients have been
+    exchanged by then. What is saved when it stops is therefore the last good state.
+    """
+
+    def __init__(self, most: int) -> None:
+        self.most, self.skipped, self.in_a_row = most, 0, 0
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+        if not grads or bool(torch.stack([norm.float() for norm in torch._foreach_norm(grads)]).isfinite().all()):
+            self.in_a_row = 0
+            return
+        optimizer.zero_grad(set_to_none=True)  # a parameter without a gradient is not touched, by decay neither
+        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
+        pl_module.log("train/skipped", float(self.skipped))
+        if self.in_a_row >= self.most:
+            raise DivergedError(
+                f"gradients were not finite for {self.in_a_row} steps in a row, up to step {trainer.global_step}: no "
+                f"update of these was made, and {trainer.default_root_dir}/last.ckpt is the last good state. Lower "
+                "optim.lr, look at the data (`jepa check-data`), or use trainer.precision=32-true"
+            )
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.skipped, self.in_a_row = state_dict["skipped"], 0  # whoever resumes has changed something, or tries again
 
 
 class LastCheckpoint(Checkpoint):
@@ -135,6 +172,12 @@ class WholeCheckpointIO(TorchCheckpointIO):
             partial.write_bytes(buffer.getbuffer())
 
 
+def skipped_steps(trainer: pl.Trainer) -> int:
+    """Optimizer steps whose update was left out, see `FiniteSteps`."""
+    found = (callback.skipped for callback in trainer.callbacks if isinstance(callback, FiniteSteps))  # type: ignore[attr-defined]
+    return next(found, 0)
+
+
 def auto_precision(accelerator: str = "auto") -> str:
     """bf16-mixed where the hardware multiplies bf16 natively, else 32-true."""
     if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available():
@@ -169,7 +212,7 @@ def build_trainer(
 
     Raises ConfigError for settings that this machine or Lightning does not know.
     """
-    for key in ("max_steps", "accumulate_grad_batches", "val_every", "log_every"):
+    for key in ("max_steps", "accumulate_grad_batches", "val_every", "log_every", "max_skipped"):
         if getattr(config, key) < 1:
             raise ConfigError(f"trainer.{key} is {getattr(config, key)}: give at least 1")
     if "fsdp" in config.strategy:
@@ -192,6 +235,7 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
         num_nodes=config.num_nodes,
         strategy=config.strategy,
         precision=cast(Any, auto_precision(config.accelerator) if config.precision == "auto" else config.precision),
+        default_root_dir=out,
         max_steps=config.max_steps,
         max_epochs=-1,
         accumulate_grad_batches=micro,
@@ -206,6 +250,7 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
         callbacks=[
             *([best] if monitor else []),
             LastCheckpoint(out / "last.ckpt", every),
+            FiniteSteps(config.max_skipped),
             *([_kept(out, config.keep_every)] if config.keep_every else []),
             *([TQDMProgressBar(refresh_rate=10)] if config.progress else []),
             *callbacks,

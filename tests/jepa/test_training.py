@@ -10,6 +10,8 @@
 - the share of time spent waiting for data is measured.
 - a full disk leaves the checkpoint that was there; a run is not written over, nor resumed as another architecture.
 - a frozen teacher stays frozen; `init_from` takes the weights, and refuses another architecture.
+- a step whose gradients are not finite changes nothing and is counted; so many in a row stop the run in one sentence
+  that names the last good state, which resumes.
 - bad settings of the trainer are one sentence.
 """
 
@@ -30,10 +32,11 @@ import jepa.files
 from data.module import ClipDataModule, DataConfig
 from jepa import JEPA, CheckpointError, ConfigError, MaskCollator, MaskConfig
 from jepa.config import load_config
+from jepa.errors import DivergedError
 from jepa.module import JEPAModule
 from jepa.optim import OptimConfig, rates
 from jepa.train import PretrainConfig, build_jepa, pretrain
-from jepa.training import DataWait, TrainerConfig, auto_precision, build_trainer, fit, read_history
+from jepa.training import DataWait, TrainerConfig, auto_precision, build_trainer, fit, read_history, skipped_steps
 
 TUBES = [MaskConfig(kind="tube", ratio=0.6), MaskConfig(kind="future")]
 OPTIM = OptimConfig(lr=1e-2, start_lr=1e-3, warmup_steps=2, momentum=0.5, final_momentum=0.9, stretch=1.0)
@@ -353,6 +356,44 @@ def test_init_from_takes_the_weights_and_nothing_else(tmp_path: Path) -> None:
         build_jepa(PretrainConfig(model=other, init_from=str(tmp_path)))
     with pytest.raises(CheckpointError, match=r"missing target_norm\.running_mean"):
         build_jepa(PretrainConfig(model=tiny_config(target_norm="batch"), init_from=str(tmp_path)))
+
+
+class Poison(pl.Callback):
+    """Gradients that are not finite, in these steps."""
+
+    def __init__(self, *steps: int, value: float = float("nan")) -> None:
+        self.steps, self.value = steps, value
+
+    def on_after_backward(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        if trainer.global_step in self.steps:
+            module.jepa.predictor.predictor_proj.weight.grad[0, 0] = self.value
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_step_that_is_not_finite_changes_nothing(value: float, tmp_path: Path) -> None:
+    module, record = built(norm="layer"), Recorder()
+    trainer = train(
+        tmp_path, Clips(), module, callbacks=[Poison(1, 2, value=value), record], max_steps=5, max_skipped=3
+    )
+    moved = [not equal(record.student[step], record.student[step - 1]) for step in range(1, 5)]
+    assert moved == [False, False, True, True] and trainer.global_step == 5 and skipped_steps(trainer) == 2
+    assert all(value.isfinite().all() for value in module.state_dict().values())
+    (optimizer,) = trainer.optimizers
+    assert {int(state["step"]) for state in optimizer.state.values()} == {3}
+    assert [value for _, value in read_history(tmp_path)["train/skipped"]] == [1, 2, 2, 2]
+
+
+def test_a_run_that_diverges_stops_in_a_good_state(tmp_path: Path) -> None:
+    module, record = built({"max_steps": 9}, norm="layer"), Recorder()
+    settings = {"max_steps": 9, "val_every": 9, "max_skipped": 3}
+    with pytest.raises(DivergedError, match=r"3 steps in a row, up to step 6: .*last\.ckpt is the last good") as error:
+        train(tmp_path, Clips(), module, callbacks=[Poison(2, 4, 5, 6), record], **settings)
+    assert str(tmp_path) in str(error.value) and "\n" not in str(error.value)
+    stored = torch.load(tmp_path / "last.ckpt", weights_only=True)["state_dict"]
+    assert equal({key: value for key, value in stored.items() if key in module.state_dict()}, module.state_dict())
+    assert all(value.isfinite().all() for value in stored.values())
+    trainer = train(tmp_path, Clips(), built({"max_steps": 9}, norm="layer"), resume=True, **settings)
+    assert trainer.global_step == 9 and skipped_steps(trainer) == 4
 
 
 @pytest.mark.parametrize(
