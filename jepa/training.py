@@ -1,8 +1,11 @@
 """What every training run of the project shares: the trainer, its checkpoints, and the time spent waiting."""
 
+import errno
 import io
 import math
+import os
 import time
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -159,7 +162,7 @@ class LastCheckpoint(Checkpoint):
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, then renames.
+    """Writes beside the target, reads back what is on the disk, then renames.
 
     Lightning's own goes through the system's temporary folder, which is often another disk: its last move is then a
     copy, and a full disk leaves half of it where a good checkpoint was.
@@ -169,7 +172,13 @@ class WholeCheckpointIO(TorchCheckpointIO):
         buffer = io.BytesIO()  # torch reports a full disk as an internal error of its zip writer, a plain file by name
         torch.save(checkpoint, buffer)
         with replacing(path) as partial:
-            partial.write_bytes(buffer.getbuffer())
+            with open(partial, "wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            with zipfile.ZipFile(partial) as stored:  # a checkpoint is a zip, with a checksum for every tensor
+                if broken := stored.testzip():
+                    raise OSError(errno.EIO, f"what was written is not what is read back ({broken})", str(path))
 
 
 def skipped_steps(trainer: pl.Trainer) -> int:
@@ -286,6 +295,8 @@ def fit(
         check_settings(settings, Path(out) / "config.yaml")
         check_fit(module, read_checkpoint(last).get("state_dict", {}), last)
     if trainer.is_global_zero:
+        for stale in Path(out).glob(".*.ckpt.*"):  # half a checkpoint of a run that was killed while it wrote
+            stale.unlink()
         save_config(settings, Path(out) / "config.yaml")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
