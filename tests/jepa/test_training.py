@@ -8,7 +8,8 @@
 - the best checkpoint is the one of the best probe, not of the lowest loss.
 - 60 steps on worlds lower the loss without collapse.
 - the share of time spent waiting for data is measured.
-- a full disk leaves the checkpoint that was there; a run is not written over, nor resumed as another architecture.
+- a full disk, or one that does not keep what it is given, leaves the checkpoint that was there.
+- a run is not written over, nor resumed as another architecture.
 - a frozen teacher stays frozen; `init_from` takes the weights, and refuses another architecture.
 - a step whose gradients are not finite changes nothing and is counted; so many in a row stop the run in one sentence
   that names the last good state, which resumes.
@@ -18,6 +19,7 @@
 import copy
 import errno
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -28,7 +30,6 @@ import torch
 from tiny import tiny_config
 from torch.utils.data import DataLoader
 
-import jepa.files
 from data.module import ClipDataModule, DataConfig
 from jepa import JEPA, CheckpointError, ConfigError, MaskCollator, MaskConfig
 from jepa.config import load_config
@@ -291,13 +292,17 @@ def test_a_full_disk_leaves_the_checkpoint_that_was_there(tmp_path: Path, monkey
     train(tmp_path, Clips(), built())
     before = {name: (tmp_path / name).read_bytes() for name in ("last.ckpt", "best.ckpt")}
 
-    def full(path: Path, data: bytes) -> int:
-        with path.open("wb") as stream:
-            stream.write(bytes(data[:1000]))
+    def full(descriptor: int) -> None:
+        os.ftruncate(descriptor, 1000)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(jepa.files.Path, "write_bytes", full)
-    with pytest.raises(OSError, match=r"No space left on device.*last\.ckpt"):
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fsync", full)
+        with pytest.raises(OSError, match=r"No space left on device.*last\.ckpt"):
+            train(tmp_path, Clips(), built({"max_steps": 8}), resume=True, max_steps=8)
+    assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    monkeypatch.setattr("os.fsync", lambda descriptor: os.pwrite(descriptor, b"x" * 64, 5000))  # a disk that lies
+    with pytest.raises(OSError, match=r"not what is read back.*last\.ckpt"):
         train(tmp_path, Clips(), built({"max_steps": 8}), resume=True, max_steps=8)
     assert {name: (tmp_path / name).read_bytes() for name in before} == before
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]
