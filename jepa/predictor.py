@@ -39,7 +39,7 @@ class Predictor(nn.Module):
         mask_token = torch.cat([*self.mask_tokens])[mask_index % len(self.mask_tokens)].to(x.dtype)  # (1, d)
         x = torch.cat([x, mask_token.expand(*target_ids.shape, -1)], dim=1)  # (B, K + M, d)
         ids = torch.cat([context_ids, target_ids], dim=1)
-        x = self.positions.add(x, grid, ids)
+        x = self.positions.add(x, grid, ids, self.predictor_norm.weight.dtype)
         x = run_blocks(self.predictor_blocks, x, self.positions.angles(grid, ids), recompute=self.recompute)
         x = self.predictor_proj(self.predictor_norm(x))  # (B, K + M, target_dim)
         visible = context_ids.shape[1]

@@ -43,11 +43,14 @@ class Positions:
                 "a 3D rotary position needs an even width of at least 6"
             )
 
-    def add(self, x: Tensor, grid: Grid, ids: Tensor) -> Tensor:
-        """Tokens (B, K, dim) at `ids` (B, K), with their table's rows added; unchanged without sin-cos."""
+    def add(self, x: Tensor, grid: Grid, ids: Tensor, dtype: torch.dtype) -> Tensor:
+        """Tokens (B, K, dim) at `ids` (B, K), with their table's rows added; unchanged without sin-cos.
+
+        `dtype`: of the weights. Under autocast that is float32, whatever x is, and so the stream of the blocks stays.
+        """
         if "sincos" not in self.kinds:
             return x
-        return x + sincos3d(self.dim, grid, ids.device, self.trained)[ids].to(x.dtype)
+        return x + sincos3d(self.dim, grid, ids.device, self.trained)[ids].to(dtype)
 
     def angles(self, grid: Grid, ids: Tensor) -> Rope | None:
         """(cos, sin) for `rotate` at `ids` (B, K); None without RoPE."""
@@ -84,7 +87,7 @@ class VideoViT(nn.Module):
             ids = _all_ids(grid, video)
         else:
             patches = gather_tokens(patches, ids)  # (B, K, C*t*p*p)
-        x = self.positions.add(self.patch_embed(patches), grid, ids)  # (B, K, D)
+        x = self.positions.add(self.patch_embed(patches), grid, ids, self.norm.weight.dtype)  # (B, K, D)
         x = run_blocks(self.blocks, x, self.positions.angles(grid, ids), recompute=self.recompute)
         return self.norm(x)
 

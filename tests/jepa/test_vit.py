@@ -5,6 +5,7 @@
 - any grid works, decided at call time; the same weights serve several.
 - initialisation is what its table says.
 - attention in plain products, as a CPU does it in bf16, agrees with the fused kernel.
+- under bf16 autocast what the blocks add up stays float32 where positions are a table.
 - activation checkpointing and bf16 weights change memory, not what is computed (bf16: up to its rounding).
 - impossible shapes are refused with the keys that clash.
 """
@@ -64,6 +65,16 @@ def test_activations_computed_again_give_the_same_gradients(video: Tensor) -> No
         encoder(video).square().mean().backward()
     for one, other in zip(kept.parameters(), again.parameters(), strict=True):
         assert one.grad is not None and torch.equal(one.grad, other.grad)
+
+
+@torch.no_grad()
+def test_the_stream_stays_float32_under_autocast(video: Tensor) -> None:
+    encoder, seen = small("sincos"), []
+    for block in encoder.blocks:
+        block.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder(video)
+    assert seen == [torch.float32] * 2
 
 
 @torch.no_grad()
