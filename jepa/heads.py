@@ -225,6 +225,7 @@ def train_heads(
         max_steps=module.max_steps,
         devices="1",
         accumulate_grad_batches=config.accumulate,
+        max_skipped=0,  # a head that diverges is its own affair
         gradient_clip=0.0,  # as officially; and a norm over all heads would tie each to the others
         val_every=every,
         val_batches=batches[1],

@@ -35,7 +35,8 @@ class TrainerConfig:
     threads     of torch on a CPU; 0 leaves torch's choice.
     activation_checkpointing    activations of the blocks are computed again in the backward pass instead of kept: less
                 memory, about a third more time, the same gradients.
-    max_skipped steps in a row whose gradients are not finite, and whose update is left out, before a run stops.
+    max_skipped steps in a row whose gradients are not finite, and whose update is left out, before a run stops; 0: nobody
+                looks.
     keep_every  also keep a checkpoint every so many steps, as `step=N.ckpt`, to see afterwards what was learnt when;
                 0: none.
     """
@@ -221,7 +222,7 @@ def build_trainer(
 
     Raises ConfigError for settings that this machine or Lightning does not know.
     """
-    for key in ("max_steps", "accumulate_grad_batches", "val_every", "log_every", "max_skipped"):
+    for key in ("max_steps", "accumulate_grad_batches", "val_every", "log_every"):
         if getattr(config, key) < 1:
             raise ConfigError(f"trainer.{key} is {getattr(config, key)}: give at least 1")
     if "fsdp" in config.strategy:
@@ -259,7 +260,7 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
         callbacks=[
             *([best] if monitor else []),
             LastCheckpoint(out / "last.ckpt", every),
-            FiniteSteps(config.max_skipped),
+            *([FiniteSteps(config.max_skipped)] if config.max_skipped else []),
             *([_kept(out, config.keep_every)] if config.keep_every else []),
             *([TQDMProgressBar(refresh_rate=10)] if config.progress else []),
             *callbacks,

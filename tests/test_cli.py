@@ -22,7 +22,6 @@ import numpy as np
 import pytest
 import torch
 
-import jepa.files
 from data.writer import write_video
 from jepa import JEPA, cli
 from jepa.train import PretrainConfig
@@ -186,12 +185,11 @@ def test_a_full_disk(jepa_command: Run, tmp_path: Path, monkeypatch: pytest.Monk
     assert pretrain(jepa_command, folder, run)[0] == 0
     kept = {name: (run / name).read_bytes() for name in ("best.ckpt", "last.ckpt")}
 
-    def full(self: Path, data: bytes) -> int:
-        with self.open("wb") as stream:
-            stream.write(bytes(data[:1000]))
+    def full(descriptor: int) -> None:
+        os.ftruncate(descriptor, 1000)
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(jepa.files.Path, "write_bytes", full)
+    monkeypatch.setattr("os.fsync", full)
     said = refused(pretrain(jepa_command, folder, run, "resume=true", "trainer.max_steps=4"), run / "last.ckpt")
     assert said.strip() == f"jepa: {run / 'last.ckpt'}: No space left on device"
     assert {name: (run / name).read_bytes() for name in kept} == kept
