@@ -35,8 +35,8 @@ class TrainerConfig:
     threads     of torch on a CPU; 0 leaves torch's choice.
     activation_checkpointing    activations of the blocks are computed again in the backward pass instead of kept: less
                 memory, about a third more time, the same gradients.
-    max_skipped steps in a row whose gradients are not finite, and whose update is left out, before a run stops; 0: nobody
-                looks.
+    max_skipped steps in a row whose gradients are not finite, and whose update is left out, before a run stops; 0: none
+                is left out.
     keep_every  also keep a checkpoint every so many steps, as `step=N.ckpt`, to see afterwards what was learnt when;
                 0: none.
     """
