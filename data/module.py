@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,13 @@ class _Collate:
 
     def __call__(self, samples: list[dict[str, Any]]) -> dict[str, Any]:
         return collate_clips(samples, self.collate)
+
+
+def _leave_signals_to_main(worker: int) -> None:
+    # Ctrl-C and the end of a job reach every process of the group; the main one decides when to stop, and needs its
+    # batches until then. Workers end with it.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class ClipLoader(DataLoader[dict[str, Any]]):
@@ -218,6 +226,7 @@ class ClipDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0 and isinstance(batches, ClipStream),
             prefetch_factor=self.config.prefetch if workers else None,
+            worker_init_fn=_leave_signals_to_main,
         )
         loader.on_skip = self.note
         return loader

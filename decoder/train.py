@@ -107,7 +107,7 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
 
     Also leaves last.ckpt, best.ckpt, config.yaml, summary.json and tensorboard/ in `config.out`.
     """
-    check_run(config.out, config.resume)
+    config = replace(config, resume=check_run(config.out, config.resume))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     source = LatentSource(JEPA.load(config.jepa))
     settings = data_settings(config.jepa, config.data)

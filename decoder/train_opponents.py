@@ -4,7 +4,7 @@ train_pixels(PixelTrainConfig(data=DataConfig(train="clips.csv"), out="runs/pixe
 train_futures(FuturesTrainConfig(jepa="runs/pretrain/best.ckpt", out="runs/futures"))
 """
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -47,7 +47,7 @@ class FuturesTrainConfig(LatentTrainConfig):
 
 def train_pixels(config: PixelTrainConfig) -> Path:
     """Train and return the folder of the pixel model, `out/pixels`; leaves there what `train_decoder` leaves."""
-    check_run(config.out, config.resume)
+    config = replace(config, resume=check_run(config.out, config.resume))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_pixels(config)
     module = PixelModule(model, config.mix, config.optim, config.flow, config.sampling)
@@ -68,7 +68,7 @@ def build_pixels(config: PixelTrainConfig) -> PixelModel:
 
 def train_futures(config: FuturesTrainConfig) -> Path:
     """Train and return the folder of the head, `out/futures`; leaves there what `train_decoder` leaves."""
-    check_run(config.out, config.resume)
+    config = replace(config, resume=check_run(config.out, config.resume))
     if config.mix.condition_dropout:
         raise ConfigError("mix.condition_dropout: futures are always told the prediction; leave it at 0")
     pl.seed_everything(config.seed, workers=True, verbose=False)

@@ -1,7 +1,7 @@
 """The `jepa` command. A composition root: it imports what a command needs when that command runs.
 
-Every command takes an optional YAML file, then `key=value` words. Bad input is one sentence and exit code 2; Ctrl-C is
-130.
+Every command takes an optional YAML file, then `key=value` words. Bad input is one sentence and exit code 2; a signal
+to stop is one too, and 128 + its number: 130 for Ctrl-C.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from jepa.errors import CheckpointError, ConfigError, DivergedError
+from jepa.errors import CheckpointError, ConfigError, DivergedError, Interrupted
 
 
 class Command(NamedTuple):
@@ -309,13 +309,16 @@ def main() -> None:
         where = f"{error.filename}: " if error.filename else ""
         print(f"jepa: {where}{error.strerror or error}", file=sys.stderr)
         code = 2
+    except Interrupted as stop:
+        print(f"jepa: {stop}", file=sys.stderr)
+        code = 128 + stop.number
     except KeyboardInterrupt:
         print("jepa: interrupted", file=sys.stderr)
         code = 130
     sys.stdout.flush()
     sys.stderr.flush()
     # Worker processes of an interrupted loader may still hold pipes; there is nothing left to clean up but them.
-    os._exit(code) if code == 130 else sys.exit(code)
+    os._exit(code) if code > 128 else sys.exit(code)
 
 
 if __name__ == "__main__":

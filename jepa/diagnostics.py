@@ -32,6 +32,11 @@ def effective_rank(x: Tensor, max_tokens: int = 8192) -> Tensor:
     return torch.exp(-(p * p.log()).sum())
 
 
+def variety(video: Tensor) -> Tensor:
+    """Mean over places of the standard deviation of pixels over clips and frames (B, C, T, H, W). Zero: all alike."""
+    return video.float().std((0, 2)).mean()
+
+
 @dataclass(frozen=True)
 class PredictionErrors:
     """Mean absolute errors against the target latents (scalars), and the cosine of predictions and targets."""

@@ -11,3 +11,11 @@ class CheckpointError(RuntimeError):
 
 class DivergedError(RuntimeError):
     """A training whose numbers are no longer finite; the message names the last good state."""
+
+
+class Interrupted(BaseException):
+    """A signal has stopped a run, which is saved; like KeyboardInterrupt, nothing to be caught as an error."""
+
+    def __init__(self, number: int, message: str) -> None:
+        super().__init__(message)
+        self.number = number

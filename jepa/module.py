@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from jepa.diagnostics import PredictionErrors, assess, effective_rank, feature_std, observe
+from jepa.diagnostics import PredictionErrors, assess, effective_rank, feature_std, observe, variety
 from jepa.jepa import JEPA
 from jepa.optim import OptimConfig, adamw, apply_rates, rates
 from jepa.probe import online_probe
@@ -27,7 +27,11 @@ class JEPAModule(pl.LightningModule):
         if self.jepa.config.regulariser == "sigreg":
             torch.manual_seed(int(batch["seed"][0]))  # its directions are the step's own: resuming is exact
         loss = self.jepa(batch["video"], batch["masks"], batch["mask_kinds"])
-        parts = {"train/loss": loss.total, "train/prediction": loss.prediction}
+        parts = {
+            "train/loss": loss.total,
+            "train/prediction": loss.prediction,
+            "train/variety": variety(batch["video"]),
+        }
         if self.jepa.config.context_loss:
             parts["train/context"] = loss.context
         if self.jepa.config.regulariser != "none":

@@ -4,6 +4,7 @@ What may change between two starts is where a run takes place, how fast, how muc
 `MAY_CHANGE`. Anything else would make another run of it, which nobody could repeat.
 """
 
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,13 +19,22 @@ MAY_CHANGE = (
 )
 
 
-def check_run(out: str | Path, resume: bool) -> None:
-    """ConfigError where there is no run to go on with, or where another would be written over."""
+def check_run(out: str | Path, resume: bool) -> bool:
+    """Whether to go on with the run in `out`: with `resume`, or in a job that its launcher has started again.
+
+    ConfigError where there is no run to go on with, or where another would be written over.
+    """
     last = Path(out) / "last.ckpt"
     if resume and not last.is_file():
         raise ConfigError(f"resume=true, but there is no {last} to go on from")
-    if not resume and last.exists():
+    if not resume and last.exists() and not _started_again():
         raise ConfigError(f"{out} already holds a run: add resume=true to go on with it, or give another out=")
+    return last.exists()
+
+
+def _started_again() -> bool:
+    # A job that was requeued or preempted is given its old command line, which says nothing of resuming.
+    return any(int(os.environ.get(name, 0)) > 0 for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
 
 
 def check_settings(settings: Any, stored: Path) -> None:

@@ -71,7 +71,7 @@ def pretrain(config: PretrainConfig) -> Path:
     """
     started = time.perf_counter()
     out = Path(config.out)
-    check_run(out, config.resume)
+    config = replace(config, resume=check_run(out, config.resume))
     pl.seed_everything(config.seed, workers=True, verbose=False)
     if config.model.one_encoder:
         raise ConfigError("model.one_encoder is true, and a moving average needs two: give false, also with init_from")

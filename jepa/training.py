@@ -1,26 +1,20 @@
 """What every training run of the project shares: the trainer, its checkpoints, and the time spent waiting."""
 
-import errno
-import io
 import math
-import os
 import time
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins.io import TorchCheckpointIO
-from pytorch_lightning.callbacks import Callback, Checkpoint, ModelCheckpoint, TQDMProgressBar
+from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from jepa.config import ConfigError, choose, save_config
-from jepa.errors import DivergedError
-from jepa.files import replacing
+from jepa.recovery import FiniteSteps, LastCheckpoint, StopSignals, WholeCheckpointIO
 from jepa.resuming import check_run, check_settings
 from jepa.weights import check_fit, read_checkpoint
 
@@ -92,94 +86,6 @@ class DataWait(Callback):
     def fraction(self) -> float:
         """Share of the training time spent waiting."""
         return self.waited / self.total if self.total else 0.0
-
-
-class FiniteSteps(Callback):
-    """Leaves out the update of a step whose gradients are not finite, and counts it; stops at `most` in a row.
-
-    Weights, the optimizer's averages and its clock stay as they were, on every process alike: gradients have been
-    exchanged by then. What is saved when it stops is therefore the last good state.
-    """
-
-    def __init__(self, most: int) -> None:
-        self.most, self.skipped, self.in_a_row = most, 0, 0
-
-    def on_before_optimizer_step(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, optimizer: torch.optim.Optimizer
-    ) -> None:
-        grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-        if not grads or bool(torch.stack([norm.float() for norm in torch._foreach_norm(grads)]).isfinite().all()):
-            self.in_a_row = 0
-            return
-        optimizer.zero_grad(set_to_none=True)  # a parameter without a gradient is not touched, by decay neither
-        self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        pl_module.log("train/skipped", float(self.skipped))
-        if self.in_a_row >= self.most:
-            raise DivergedError(
-                f"gradients were not finite for {self.in_a_row} steps in a row, up to step {trainer.global_step}: no "
-                f"update of these was made, and {trainer.default_root_dir}/last.ckpt is the last good state. Lower "
-                "optim.lr, look at the data (`jepa check-data`), or use trainer.precision=32-true"
-            )
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"skipped": self.skipped, "in_a_row": self.in_a_row}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.skipped, self.in_a_row = state_dict["skipped"], 0  # whoever resumes has changed something, or tries again
-
-
-class LastCheckpoint(Checkpoint):
-    """Keeps `last.ckpt`: every `every` steps, after the last step, and when training is interrupted or fails.
-
-    After a validation it is written again, with the best score and the health of that step: a resumed run must not
-    forget them, and does not validate a step twice.
-    """
-
-    def __init__(self, path: Path, every: int) -> None:
-        self.path, self.every = path, every
-        self._saved: int | None = None  # the step that is on disk; None before training has begun
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self._saved = trainer.global_step
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
-            self._save(trainer)
-
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self._saved is not None:
-            self._saved = None
-            self._save(trainer)
-
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        # Before training has begun, a run that was to be resumed may not be restored yet: leave what it left.
-        if self._saved is not None and not isinstance(exception, OSError):
-            self._save(trainer)
-
-    def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step != self._saved:
-            trainer.save_checkpoint(self.path)
-            self._saved = trainer.global_step
-
-
-class WholeCheckpointIO(TorchCheckpointIO):
-    """Writes beside the target, reads back what is on the disk, then renames.
-
-    Lightning's own goes through the system's temporary folder, which is often another disk: its last move is then a
-    copy, and a full disk leaves half of it where a good checkpoint was.
-    """
-
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        buffer = io.BytesIO()  # torch reports a full disk as an internal error of its zip writer, a plain file by name
-        torch.save(checkpoint, buffer)
-        with replacing(path) as partial:
-            with open(partial, "wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            with zipfile.ZipFile(partial) as stored:  # a checkpoint is a zip, with a checksum for every tensor
-                if broken := stored.testzip():
-                    raise OSError(errno.EIO, f"what was written is not what is read back ({broken})", str(path))
 
 
 def skipped_steps(trainer: pl.Trainer) -> int:
@@ -259,6 +165,7 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         callbacks=[
             *([best] if monitor else []),
+            StopSignals(),
             LastCheckpoint(out / "last.ckpt", every),
             *([FiniteSteps(config.max_skipped)] if config.max_skipped else []),
             *([_kept(out, config.keep_every)] if config.keep_every else []),
@@ -286,11 +193,11 @@ def fit(
 ) -> None:
     """Train; with `resume`, go on from `out/last.ckpt`. Writes `settings` (a config) to `out/config.yaml` first.
 
-    An interrupted run has saved `last.ckpt` and raises KeyboardInterrupt. Raises ConfigError as `check_run` and
+    Asked to stop by a signal, a run saves `last.ckpt` and raises Interrupted. Raises ConfigError as `check_run` and
     `check_settings`, and CheckpointError where `last.ckpt` cannot be read or is of another architecture; nothing is
     written then.
     """
-    check_run(out, resume)
+    resume = check_run(out, resume)
     last = Path(out) / "last.ckpt"
     if resume:
         check_settings(settings, Path(out) / "config.yaml")

@@ -9,7 +9,6 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,41 +16,21 @@ import pytest
 import torch
 
 from jepa.weights import read_checkpoint
+from runs import command, weights
 
 STEPS, KILLS = 1500, 20
-
-
-def command(worlds: Path, out: Path) -> list[str]:
-    words = [
-        f"out={out}",
-        f"data.train={worlds / 'train.csv'}",
-        f"data.val={worlds / 'val.csv'}",
-        "data={num_frames: 4, size: [16, 16], batch_size: 4, workers: 1, cache: true}",
-        "model.encoder={embed_dim: 24, depth: 1, num_heads: 2, patch_size: 8}",
-        "model.predictor={embed_dim: 12, depth: 1, num_heads: 2}",
-        "masks=[{kind: tube, ratio: 0.5}, {kind: future}]",
-        "masks_per_step=1",
-        f"trainer={{max_steps: {STEPS}, val_every: 10, val_batches: 1, accelerator: cpu, threads: 1}}",
-        "trainer.precision=32-true",
-        "trainer.progress=false",
-    ]
-    resume = ["--resume"] if (out / "last.ckpt").is_file() else []
-    return [sys.executable, "-m", "jepa.cli", "pretrain", *words, *resume]
-
-
-def weights(out: Path) -> dict[str, torch.Tensor]:
-    return read_checkpoint(out / "last.ckpt")["state_dict"]
 
 
 @pytest.mark.slow
 def test_twenty_kills_change_nothing(worlds: Path, tmp_path: Path) -> None:
     draw, quiet = random.Random(0), {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
     whole, out = tmp_path / "whole", tmp_path / "killed"
-    subprocess.run(command(worlds, whole), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(command(worlds, whole, steps=STEPS), check=True, stdout=subprocess.DEVNULL)
     kills, writing, steps = 0, 0, []
     while kills < KILLS:
         started = time.time()
-        run = subprocess.Popen(command(worlds, out), start_new_session=True, **quiet)  # type: ignore[call-overload]
+        resume = ["--resume"] if (out / "last.ckpt").is_file() else []
+        run = subprocess.Popen(command(worlds, out, *resume, steps=STEPS), start_new_session=True, **quiet)  # type: ignore[call-overload]
         while run.poll() is None and not (
             (out / "config.yaml").is_file() and (out / "config.yaml").stat().st_mtime > started
         ):
@@ -74,7 +53,9 @@ def test_twenty_kills_change_nothing(worlds: Path, tmp_path: Path) -> None:
             steps.append(found["global_step"])
     assert kills == KILLS, f"the run ended after {kills} kills: give it more steps"
     assert writing >= 3 and len(set(steps)) > 5, (writing, steps)
-    last = subprocess.run(command(worlds, out), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    last = subprocess.run(
+        command(worlds, out, "--resume", steps=STEPS), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
     assert last.returncode == 0, last.stderr[-500:]
     one, other = weights(whole), weights(out)
     assert one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
