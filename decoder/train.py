@@ -41,9 +41,8 @@ from jepa.config import ConfigError, load_config
 from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
-from jepa.layers import recompute_activations
 from jepa.resuming import check_run
-from jepa.training import DataWait, TrainerConfig, build_trainer, fit, skipped_steps
+from jepa.training import DataWait, TrainerConfig, build_trainer, fit, scale, skipped_steps
 from jepa.weights import shipped
 
 
@@ -137,6 +136,8 @@ def run(
     `prepare` meets the training videos (batches on the device) before a new run begins, to take statistics.
     """
     started, out = time.perf_counter(), Path(config.out)
+    if config.trainer.strategy == "fsdp":
+        raise ConfigError("trainer.strategy=fsdp is for pretraining; a decoder keeps its average whole: use ddp")
     wait, average = DataWait(), WeightEMA(config.optim.ema_decay)
     trainer = build_trainer(config.trainer, out, monitor=monitor, callbacks=[wait, average])
     device = trainer.strategy.root_device
@@ -147,8 +148,7 @@ def run(
     if not config.resume and prepare is not None:
         prepare(batch["video"].to(device) for batch in data.train_dataloader())
     used = asdict(data.config) if isinstance(config, LatentTrainConfig) else data.config
-    if config.trainer.activation_checkpointing:
-        recompute_activations(module)
+    scale(module, config.trainer)
     fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False, data=used))  # type: ignore[call-arg]
     average.on_train_end(trainer, module)  # again, because resuming a run that was complete skips it
     if trainer.is_global_zero:

@@ -102,6 +102,18 @@ def _pretrain(config: Any) -> None:
     print(f"best checkpoint: {pretrain(config)}")
 
 
+def _health_schema() -> type:
+    from decoder.health_page import HealthConfig
+
+    return HealthConfig
+
+
+def _health(config: Any) -> None:
+    from decoder.health_page import health
+
+    health(config)
+
+
 def _import_schema() -> type:
     from jepa.exchange import ImportConfig
 
@@ -227,6 +239,9 @@ COMMANDS = {
     "worlds": Command("write procedural physics videos and their ground truth", _worlds_schema, _worlds),
     "pairs": Command("write pairs of possible and impossible videos of the worlds", _pairs_schema, _pairs),
     "pretrain": Command("train a JEPA on a folder of videos", _pretrain_schema, _pretrain),
+    "health": Command(
+        "say whether a pretraining is healthy, since when not, and draw it", _health_schema, _health, "run"
+    ),
     "import": Command(
         "bring in an official V-JEPA, of Meta or of transformers", _import_schema, _import, first="source"
     ),

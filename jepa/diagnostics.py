@@ -85,7 +85,7 @@ def verdict(std: float, rank: float, width: int, vs_copy: float, vs_mean: float)
         return "collapsed", f"The latents have collapsed: spread {std:.3f}, effective rank {rank:.1f} of {width}."
     if rank < 0.05 * width:
         few = f"effective rank {rank:.1f} of {width}"
-        return "narrow", f"The latents use few directions: {few}. Raise the final momentum."
+        return "partially collapsed", f"The latents use few directions: {few}. Raise the final momentum."
     if vs_mean <= 0:
         return "untrained", f"The predictor does not beat the mean latent (skill {vs_mean:+.2f}). Train longer."
     if vs_copy <= 0:

@@ -10,7 +10,7 @@ class CheckpointError(RuntimeError):
 
 
 class DivergedError(RuntimeError):
-    """A training whose numbers are no longer finite; the message names the last good state."""
+    """A training of which nothing can come any more; the message says since when, and what to do."""
 
 
 class Interrupted(BaseException):

@@ -66,13 +66,6 @@ def run_blocks(blocks: nn.ModuleList, x: Tensor, *args: Any, recompute: bool = F
     return x
 
 
-def recompute_activations(model: nn.Module) -> None:
-    """Activation checkpointing in every stack of blocks of `model`: much less memory in training, a third more time."""
-    for module in model.modules():
-        if hasattr(module, "recompute"):
-            module.recompute = True  # type: ignore[assignment]
-
-
 def init_weights(model: nn.Module, blocks: nn.ModuleList, init: str = "xavier") -> None:
     """Initialise a ViT in place.
 

@@ -1,6 +1,7 @@
 """Lightning glue around `JEPA`: when to step, what to log. No maths of the method lives here."""
 
 from dataclasses import asdict
+from statistics import mean
 from typing import Any
 
 import pytorch_lightning as pl
@@ -12,6 +13,7 @@ from jepa.diagnostics import PredictionErrors, assess, effective_rank, feature_s
 from jepa.jepa import JEPA
 from jepa.optim import OptimConfig, adamw, apply_rates, rates
 from jepa.probe import online_probe
+from jepa.scaling import shard
 
 
 class JEPAModule(pl.LightningModule):
@@ -23,20 +25,22 @@ class JEPAModule(pl.LightningModule):
         self._validation: list[dict[str, Tensor]] = []
         self.health: dict[str, Any] = {}
 
+    def configure_model(self) -> None:
+        if self.device_mesh is not None:  # trainer.strategy=fsdp
+            shard(self.jepa, self.device_mesh["data_parallel"])
+
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         if self.jepa.config.regulariser == "sigreg":
             torch.manual_seed(int(batch["seed"][0]))  # its directions are the step's own: resuming is exact
         loss = self.jepa(batch["video"], batch["masks"], batch["mask_kinds"])
-        parts = {
-            "train/loss": loss.total,
-            "train/prediction": loss.prediction,
-            "train/variety": variety(batch["video"]),
-        }
+        parts = {"train/loss": loss.total, "train/prediction": loss.prediction}
         if self.jepa.config.context_loss:
             parts["train/context"] = loss.context
         if self.jepa.config.regulariser != "none":
             parts["train/regulariser"] = loss.regulariser
         self.log_dict(parts, prog_bar=True)
+        hidden = mean(mask.target_ids.shape[1] / loss.h.shape[1] for mask in batch["masks"])
+        self.log_dict({"train/variety": variety(batch["video"]), "train/hidden": hidden})
         return loss.total
 
     def configure_optimizers(self) -> torch.optim.Optimizer:

@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import TorchCheckpointIO
 from pytorch_lightning.callbacks import Callback, Checkpoint
+from torch.distributed.tensor import DTensor
 
 from jepa.errors import DivergedError, Interrupted
 from jepa.files import replacing
@@ -73,13 +74,16 @@ class FiniteSteps(Callback):
     ) -> None:
         grads = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
         norm = torch.nn.utils.get_total_norm(grads)
+        if isinstance(norm, DTensor):  # each process has a part of it
+            norm = norm.full_tensor()
         pl_module.log("train/gradient", norm)
         if bool(norm.isfinite()):
             self.in_a_row = 0
             return
         optimizer.zero_grad(set_to_none=True)  # a parameter without a gradient is not touched, by decay neither
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
-        pl_module.log("train/skipped", float(self.skipped))
+        if trainer.logger is not None:  # at once: what is merely noted is only written every so many steps
+            trainer.logger.log_metrics({"train/skipped": self.skipped}, trainer.global_step)
         if self.in_a_row >= self.most:
             raise DivergedError(
                 f"gradients were not finite for {self.in_a_row} steps in a row, up to step {trainer.global_step}: no "

@@ -11,11 +11,12 @@ from typing import Any
 
 from jepa.config import ConfigError, differences, load_config
 
-_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "threads", "activation_checkpointing")
+_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "threads")
+_SCALE = ("activation_checkpointing", "compile")
 _WATCHED = ("progress", "max_skipped", "log_every", "keep_every", "val_batches", "max_steps")
 MAY_CHANGE = (
-    *("out", "resume", "data.workers", "data.prefetch", "data.backend", "data.cache*"),
-    *(f"trainer.{key}" for key in (*_TRAINER, *_WATCHED)),
+    *("out", "resume", "stop_sick", "data.workers", "data.prefetch", "data.backend", "data.cache*"),
+    *(f"trainer.{key}" for key in (*_TRAINER, *_SCALE, *_WATCHED)),
 )
 
 

@@ -2,7 +2,7 @@
 
 import json
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -13,14 +13,14 @@ from data.transforms import frame_size
 from jepa.config import ConfigError, JEPAConfig, PredictorConfig
 from jepa.files import write_text
 from jepa.grid import token_grid
+from jepa.health import Watch
 from jepa.jepa import JEPA
-from jepa.layers import recompute_activations
 from jepa.masks import MaskCollator, MaskConfig, sample_mask
 from jepa.module import JEPAModule
 from jepa.optim import OptimConfig
 from jepa.presets import preset
 from jepa.resuming import check_run
-from jepa.training import DataWait, TrainerConfig, build_trainer, fit, skipped_steps
+from jepa.training import DataWait, TrainerConfig, build_trainer, fit, scale, skipped_steps
 from jepa.weights import load_strict
 
 
@@ -34,6 +34,7 @@ class PretrainConfig:
                     jepa.resuming.MAY_CHANGE may differ, such as data.workers and trainer.max_steps).
     init_from       start from the weights of another run or folder (a new run, step 0).
     teacher         a frozen target encoder from another run or folder; no moving average (SALT, arXiv 2509.24317).
+    stop_sick       end a run whose verdict is diverged or collapsed (jepa/health.py) instead of only saying so.
     masks_per_step  how many of `masks` a step trains on, drawn at random; null: all of them.
     """
 
@@ -49,6 +50,7 @@ class PretrainConfig:
         default_factory=lambda: [MaskConfig(), MaskConfig(num_blocks=2, spatial_scale=0.7), MaskConfig(kind="future")]
     )
     masks_per_step: int | None = None
+    stop_sick: bool = True
     optim: OptimConfig = field(default_factory=OptimConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
 
@@ -84,10 +86,9 @@ def pretrain(config: PretrainConfig) -> Path:
     collate = MaskCollator(config.masks, tubelet, patch, config.masks_per_step)
     data = ClipDataModule(config.data, collate)
     module = JEPAModule(jepa, config.optim, config.trainer.max_steps, bool(config.teacher))
-    wait = DataWait()
-    trainer = build_trainer(config.trainer, out, monitor="val/choose", callbacks=[wait])
-    if config.trainer.activation_checkpointing:
-        recompute_activations(module)
+    wait, watch = DataWait(), Watch(config.model.encoder.embed_dim, config.stop_sick)
+    trainer = build_trainer(config.trainer, out, monitor="val/choose", callbacks=[wait, watch])
+    scale(module, config.trainer)
     fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False))
     if trainer.is_global_zero:
         clips_per_step = config.data.batch_size * trainer.world_size * trainer.accumulate_grad_batches
@@ -99,9 +100,12 @@ def pretrain(config: PretrainConfig) -> Path:
             "data_wait_fraction": wait.fraction,
             "parameters": sum(p.numel() for p in jepa.parameters() if p.requires_grad),
             "health": module.health,
+            "verdict": asdict(watch.verdict),
         }
         write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
-        if module.health:
+        if watch.verdict.word != "healthy":
+            print(f"health: {watch.verdict.word} since step {watch.verdict.since}. {watch.verdict.sentence}")
+        elif module.health:
             print(f"health: {module.health['verdict']}. {module.health['sentence']}")
     best = out / "best.ckpt"
     return best if best.is_file() else out / "last.ckpt"

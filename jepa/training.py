@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -10,12 +11,14 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
 from jepa.config import ConfigError, choose, save_config
 from jepa.recovery import FiniteSteps, LastCheckpoint, StopSignals, WholeCheckpointIO
 from jepa.resuming import check_run, check_settings
+from jepa.scaling import compile_blocks, recompute_activations
 from jepa.weights import check_fit, read_checkpoint
 
 
@@ -27,8 +30,10 @@ class TrainerConfig:
                 run of that length would, with its learning rate, not as the shorter run ended.
     precision   auto: bf16-mixed on hardware that multiplies bf16 natively, else 32.
     threads     of torch on a CPU; 0 leaves torch's choice.
+    strategy    auto, ddp, or fsdp (a JEPA's weights, gradients and averages are cut up among the devices).
     activation_checkpointing    activations of the blocks are computed again in the backward pass instead of kept: less
                 memory, about a third more time, the same gradients.
+    compile     torch.compile of the blocks, which takes a minute at the start and needs a C++ compiler on a CPU.
     max_skipped steps in a row whose gradients are not finite, and whose update is left out, before a run stops; 0: none
                 is left out.
     keep_every  also keep a checkpoint every so many steps, as `step=N.ckpt`, to see afterwards what was learnt when;
@@ -48,6 +53,7 @@ class TrainerConfig:
     log_every: int = 20
     threads: int = 0
     activation_checkpointing: bool = False
+    compile: bool = False
     max_skipped: int = 10
     keep_every: int = 0
     progress: bool = True
@@ -59,6 +65,7 @@ class DataWait(Callback):
     def __init__(self) -> None:
         self.waited = self.total = 0.0
         self._since: float | None = None
+        self._recent: deque[tuple[float, float]] = deque(maxlen=100)  # both sums after each step
 
     def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         now = time.perf_counter()
@@ -72,6 +79,10 @@ class DataWait(Callback):
         if self._since is not None:
             self.total += now - self._since
         self._since = now
+        self._recent.append((self.waited, self.total))
+        waited, total = (last - first for first, last in zip(self._recent[0], self._recent[-1], strict=True))
+        if total:
+            pl_module.log("train/wait", waited / total)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._since = time.perf_counter()  # validation is neither training nor waiting
@@ -131,8 +142,6 @@ def build_trainer(
     for key in ("max_steps", "accumulate_grad_batches", "val_every", "log_every"):
         if getattr(config, key) < 1:
             raise ConfigError(f"trainer.{key} is {getattr(config, key)}: give at least 1")
-    if "fsdp" in config.strategy:
-        raise ConfigError("trainer.strategy=fsdp cannot move the average of sharded weights: use trainer.strategy=ddp")
     if config.threads:
         torch.set_num_threads(config.threads)
     try:
@@ -149,7 +158,7 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
         accelerator=config.accelerator,
         devices=int(config.devices) if config.devices.isdigit() else config.devices,
         num_nodes=config.num_nodes,
-        strategy=config.strategy,
+        strategy=_fully_sharded(config) if config.strategy == "fsdp" else config.strategy,
         precision=cast(Any, auto_precision(config.accelerator) if config.precision == "auto" else config.precision),
         default_root_dir=out,
         max_steps=config.max_steps,
@@ -176,6 +185,20 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
         enable_progress_bar=config.progress,
         enable_model_summary=False,
     )
+
+
+def _fully_sharded(config: TrainerConfig) -> ModelParallelStrategy:
+    # One checkpoint file, as every other strategy writes: what is sharded here goes on, or is probed, anywhere.
+    per_node = int(config.devices) if config.devices.isdigit() else max(1, torch.cuda.device_count())
+    return ModelParallelStrategy(per_node * config.num_nodes, 1, save_distributed_checkpoint=False)
+
+
+def scale(model: torch.nn.Module, config: TrainerConfig) -> None:
+    """Make of `model`, in place, what `activation_checkpointing` and `compile` ask for."""
+    if config.activation_checkpointing:
+        recompute_activations(model)
+    if config.compile:
+        compile_blocks(model)
 
 
 def _kept(out: Path, every: int) -> ModelCheckpoint:

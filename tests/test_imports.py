@@ -25,6 +25,7 @@ ROOTS = {
     "decoder.surprise_run",
     "decoder.look",
     "decoder.demo",
+    "decoder.health_page",
     "decoder.budget",
     "decoder.compare.bench",
     "decoder.compare.films",

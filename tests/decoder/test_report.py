@@ -225,7 +225,7 @@ def test_a_bad_run_has_a_plain_headline(bare: Page) -> None:
     nothing = {"db": 0.1, "ci95": [-0.2, 0.4]}
     bad = metrics(probe__motion__jepa=scored(0.30), probe__appearance__jepa=scored(0.60),
                   decode__predicted_minus_mean=nothing, health__verdict="collapsed",
-                  health__at_end={"verdict": "narrow", "sentence": "Few directions."})  # fmt: skip
+                  health__at_end={"verdict": "partially collapsed", "sentence": "Few directions."})  # fmt: skip
     words = headline(bad)
     assert words.startswith("In this run, pictures decoded from predicted latents are no closer")
     assert ", and 1.1 dB further" in words and "do not clearly know more than those of an untrained encoder" in words
@@ -234,7 +234,7 @@ def test_a_bad_run_has_a_plain_headline(bare: Page) -> None:
     weak = headline(metrics(decode__predicted_minus_mean={"db": 0.9, "ci95": [0.4, 1.3]}))
     assert "only 0.9 dB closer" in weak
     seen = Seen(write_html(replace(bare, metrics=bad)))
-    assert "collapsed" in seen.text and "At the very end of training the verdict was “narrow”" in seen.text
+    assert "collapsed" in seen.text and "At the very end of training the verdict was “partially collapsed”" in seen.text
     marks = [tag["aria-label"] for tag in seen.all("span") if "mark" in (tag.get("class") or "")]
     assert marks == ["no", "no", "yes", "no", "yes", "yes"]
 

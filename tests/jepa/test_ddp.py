@@ -4,6 +4,8 @@
   groups, so that masks, which are drawn for a group, are the same too, of whatever kind and however they are truncated.
   Weights of both encoders and of the predictor agree, also where a step leaves out a mask token. One process alone on
   half of the clips ends elsewhere.
+- (slow) so it is with sharded weights (FSDP) and with compiled blocks, over fewer steps; what one of them saved goes
+  on in another, for the checkpoint is the same single file.
 - what is logged as train/loss is the loss of the first process; spread, rank and error of the validation are those of
   the clips of all processes.
 
@@ -21,17 +23,18 @@ from typing import Any
 import pytest
 import torch
 
-from jepa import load_config
+from jepa import JEPA, load_config
 from jepa.module import JEPAModule
 from jepa.train import PretrainConfig, pretrain
 from jepa.training import read_history
 
 HOUSE = Path(__file__).parents[2]
-STEPS = 3
+TWO = ["trainer.devices=2", "trainer.val_batches=2"]
+STEPS = 50
 
 
-def words(worlds: Path, out: Path, *more: str) -> list[str]:
-    """The settings of a run of a few steps, in fp32, of two clips for each micro-batch."""
+def words(worlds: Path, out: Path, *more: str, steps: int = STEPS) -> list[str]:
+    """The settings of a run, in fp32, of two clips for each micro-batch."""
     return [
         f"out={out}",
         f"data.train={worlds / 'train.csv'}",
@@ -42,10 +45,19 @@ def words(worlds: Path, out: Path, *more: str) -> list[str]:
         "masks=[{kind: future}, {kind: block, num_blocks: 2, spatial_scale: 0.3}]",
         "masks_per_step=1",
         "optim={lr: 3e-4, start_lr: 3e-4, warmup_steps: 1, momentum: 0.5}",
-        f"trainer={{max_steps: {STEPS}, val_every: {STEPS}, log_every: 1, progress: false}}",
+        f"trainer={{max_steps: {steps}, val_every: {steps}, log_every: 1, progress: false}}",
         *("trainer.accelerator=cpu", "trainer.precision=32-true"),
         *more,
     ]
+
+
+def run(words: list[str]) -> None:
+    """The command line in a process of its own, which starts the others."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "PYTEST_"))}
+    environment["OMP_NUM_THREADS"] = "1"
+    command = [sys.executable, "-m", "jepa.cli", "pretrain", *words]
+    done = subprocess.run(command, cwd=HOUSE, env=environment, capture_output=True, text=True, timeout=1800)
+    assert done.returncode == 0, done.stderr
 
 
 def weights(out: Path) -> dict[str, torch.Tensor]:
@@ -61,13 +73,7 @@ def difference(one: Path, other: Path) -> float:
 
 def test_two_processes_are_one_that_accumulates(worlds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     two, one, half = tmp_path / "two", tmp_path / "one", tmp_path / "half"
-    options = ["trainer.devices=2", "trainer.strategy=ddp", "trainer.val_batches=2"]
-    command = [sys.executable, "-m", "jepa.cli", "pretrain", *words(worlds, two, *options)]
-    environment = {key: value for key, value in os.environ.items() if not key.startswith(("SLURM_", "PYTEST_"))}
-    done = subprocess.run(
-        command, cwd=HOUSE, env=environment | {"OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=1800
-    )
-    assert done.returncode == 0, done.stderr
+    run(words(worlds, two, *TWO, "trainer.strategy=ddp"))
 
     losses: list[float] = []
     step = JEPAModule.training_step
@@ -94,3 +100,22 @@ def test_two_processes_are_one_that_accumulates(worlds: Path, tmp_path: Path, mo
 
     pretrain(load_config(PretrainConfig, None, words(worlds, half, "trainer.val_batches=4")))
     assert difference(half, two) > 1e-4, "else the agreement above would mean nothing"
+
+
+@pytest.mark.slow
+def test_sharded_and_compiled_are_the_same_run(worlds: Path, tmp_path: Path) -> None:
+    short, ddp = {"steps": 6}, [*TWO, "trainer.strategy=ddp"]
+    fsdp, compiled = [*TWO, "trainer.strategy=fsdp"], [*ddp, "trainer.compile=true"]
+    for name, options in {"ddp": ddp, "fsdp": fsdp, "compiled": compiled}.items():
+        run(words(worlds, tmp_path / name, *options, **short))
+        assert difference(tmp_path / name, tmp_path / "ddp") < 1e-5, name
+        assert read_history(tmp_path / name)["train/loss"] == [
+            (step, pytest.approx(loss, rel=1e-4)) for step, loss in read_history(tmp_path / "ddp")["train/loss"]
+        ]
+    JEPA.load(tmp_path / "fsdp" / "last.ckpt")
+    # On from step 6 to 9, each as the other: with the same state of the optimizer, too.
+    longer = {"steps": 9}
+    run([*words(worlds, tmp_path / "fsdp", *ddp, **longer), "trainer.val_every=6", "resume=true"])
+    run([*words(worlds, tmp_path / "ddp", *fsdp, **longer), "trainer.val_every=6", "resume=true"])
+    assert difference(tmp_path / "fsdp", tmp_path / "ddp") < 1e-5
+    assert weights(tmp_path / "ddp").keys() == weights(tmp_path / "compiled").keys()

@@ -3,7 +3,7 @@
 - effective rank and spread of tokens with a known spectrum are what they must be, whatever the scale and the shape.
 - the copy baseline copies the nearest visible moment of the same place, and another place only where there is none.
 - errors, cosine and skill have their closed forms on latents where they can be computed by hand.
-- the verdict says collapsed, narrow, untrained, copying or healthy, in that order of seriousness.
+- the verdict says collapsed, partially collapsed, untrained, copying or healthy, in that order of seriousness.
 - what is observed of a batch are raw latents and the errors of the forward task, without pictures of a single moment;
   the health of a JEPA is put together from them.
 - SIGReg is about zero for normal tokens and larger for scaled, shifted, discrete or collapsed ones, and has its closed
@@ -84,7 +84,7 @@ def test_errors_of_latents_by_hand() -> None:
     [
         ((0.005, 60, 0.3, 0.5), "collapsed"),
         ((0.8, 1.5, 0.3, 0.5), "collapsed"),
-        ((0.8, 5, 0.3, 0.5), "narrow"),
+        ((0.8, 5, 0.3, 0.5), "partially collapsed"),
         ((0.8, 60, 0.3, -0.1), "untrained"),
         ((0.8, 60, -0.1, 0.5), "copying"),
         ((0.8, 60, 0.3, 0.5), "healthy"),

@@ -18,8 +18,9 @@ import torch
 from torch import Tensor
 
 from jepa import ConfigError, EncoderConfig, Grid, PredictorConfig
-from jepa.layers import Block, attend, recompute_activations
+from jepa.layers import Block, attend
 from jepa.predictor import Predictor
+from jepa.scaling import recompute_activations
 from jepa.vit import VideoViT
 
 VIT_L = EncoderConfig(embed_dim=1024, depth=24, num_heads=16, position="sincos")
