@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from tiny_run import command, weights
 
 from jepa.weights import read_checkpoint
-from runs import command, weights
 
 STEPS, KILLS = 1500, 20
 

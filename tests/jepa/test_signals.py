@@ -18,11 +18,11 @@ import psutil
 import pytest
 import pytorch_lightning as pl
 import torch
+from tiny_run import command, weights
 
 from jepa.errors import ConfigError
 from jepa.recovery import LastCheckpoint
 from jepa.resuming import check_run
-from runs import command, weights
 
 HOUSE, STEPS = Path(__file__).parents[2], 300
 
