@@ -43,7 +43,7 @@ class HeadsConfig:
                         the tokens does not divide).
     held_out            share of the training videos that chooses the head; nobody learns from them.
     accumulate          batches that make an optimizer step (the official learning rates are for 256 clips a step).
-    recompute           keep the activations of one head at a time and compute them again in the backward pass: a third
+    activation_checkpointing    activations of one head at a time, computed again in the backward pass: a third
                         more work for the heads, and a grid of any size fits where one head does.
     """
 
@@ -55,7 +55,7 @@ class HeadsConfig:
     epochs: int = 20
     held_out: float = 0.2
     accumulate: int = 1
-    recompute: bool = False
+    activation_checkpointing: bool = False
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class HeadsModule(pl.LightningModule):
         tokens, label = self.frozen(batch["video"]), batch["label"]
         losses = []
         for head in self.heads:
-            logits = checkpoint(head, tokens, use_reentrant=False) if self.config.recompute else head(tokens)
+            logits = checkpoint(head, tokens, use_reentrant=False) if self.config.activation_checkpointing else head(tokens)
             losses.append(F.cross_entropy(logits.float(), label))
         self.held_out = None  # what is known of the heads will not be true after this step
         every = torch.stack(losses)

@@ -137,7 +137,7 @@ def test_recomputing_changes_nothing() -> None:
     batch = Toy(6).clips
     stacked = {key: torch.stack([clip[key] for clip in batch]) for key in ("video", "label")}
     for again in (False, True):
-        module.config.recompute = again
+        module.config.activation_checkpointing = again
         module.zero_grad()
         module.held_out = torch.ones(4, 2)
         module.training_step(stacked, 0).backward()

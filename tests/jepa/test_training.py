@@ -385,7 +385,7 @@ def test_a_step_that_is_not_finite_changes_nothing(value: float, tmp_path: Path)
     assert all(value.isfinite().all() for value in module.state_dict().values())
     (optimizer,) = trainer.optimizers
     assert {int(state["step"]) for state in optimizer.state.values()} == {3}
-    assert [value for _, value in read_history(tmp_path)["train/skipped"]] == [1, 2, 2, 2]
+    assert read_history(tmp_path)["train/skipped"] == [(1, 1), (2, 2)]
 
 
 def test_a_run_that_diverges_stops_in_a_good_state(tmp_path: Path) -> None:
