@@ -150,7 +150,9 @@ class HeadsModule(pl.LightningModule):
         tokens, label = self.frozen(batch["video"]), batch["label"]
         losses = []
         for head in self.heads:
-            logits = checkpoint(head, tokens, use_reentrant=False) if self.config.activation_checkpointing else head(tokens)
+            logits = (
+                checkpoint(head, tokens, use_reentrant=False) if self.config.activation_checkpointing else head(tokens)
+            )
             losses.append(F.cross_entropy(logits.float(), label))
         self.held_out = None  # what is known of the heads will not be true after this step
         every = torch.stack(losses)

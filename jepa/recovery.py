@@ -4,6 +4,7 @@ import errno
 import io
 import os
 import signal
+import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -42,6 +43,8 @@ class StopSignals(Callback):
     def _note(self, number: int, frame: FrameType | None) -> None:
         if self.asked and number == signal.SIGINT:
             raise KeyboardInterrupt
+        if not self.asked:
+            print(f"\n{signal.Signals(number).name}: stopping after this step", file=sys.stderr)
         self.asked = number
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:

@@ -1,6 +1,8 @@
 """What every training run of the project shares: the trainer, its checkpoints, and the time spent waiting."""
 
 import math
+import os
+import shutil
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -194,7 +196,14 @@ def _fully_sharded(config: TrainerConfig) -> ModelParallelStrategy:
 
 
 def scale(model: torch.nn.Module, config: TrainerConfig) -> None:
-    """Make of `model`, in place, what `activation_checkpointing` and `compile` ask for."""
+    """Make of `model`, in place, what `activation_checkpointing` and `compile` ask for.
+
+    ConfigError where there is nothing to compile with.
+    """
+    if config.compile and not any(map(shutil.which, (os.environ.get("CXX", "c++"), "g++", "clang++", "cl"))):
+        raise ConfigError(
+            "trainer.compile=true needs a C++ compiler, and there is none on the path: install one, or false"
+        )
     if config.activation_checkpointing:
         recompute_activations(model)
     if config.compile:

@@ -13,7 +13,7 @@
 - a frozen teacher stays frozen; `init_from` takes the weights, and refuses another architecture.
 - a step whose gradients are not finite changes nothing and is counted; so many in a row stop the run in one sentence
   that names the last good state, which resumes.
-- bad settings of the trainer are one sentence.
+- bad settings of the trainer are one sentence; so is compiling without a compiler.
 """
 
 import copy
@@ -37,7 +37,16 @@ from jepa.errors import DivergedError
 from jepa.module import JEPAModule
 from jepa.optim import OptimConfig, rates
 from jepa.train import PretrainConfig, build_jepa, pretrain
-from jepa.training import DataWait, TrainerConfig, auto_precision, build_trainer, fit, read_history, skipped_steps
+from jepa.training import (
+    DataWait,
+    TrainerConfig,
+    auto_precision,
+    build_trainer,
+    fit,
+    read_history,
+    scale,
+    skipped_steps,
+)
 
 TUBES = [MaskConfig(kind="tube", ratio=0.6), MaskConfig(kind="future")]
 OPTIM = OptimConfig(lr=1e-2, start_lr=1e-3, warmup_steps=2, momentum=0.5, final_momentum=0.9, stretch=1.0)
@@ -442,3 +451,9 @@ def test_precision_follows_the_hardware(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr("torch.cpu._is_amx_tile_supported", lambda amx=amx: amx)
         monkeypatch.setattr("torch.cpu._is_avx512_bf16_supported", lambda avx=avx: avx)
         assert auto_precision("cpu") == expected
+
+
+def test_compiling_without_a_compiler_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    with pytest.raises(ConfigError, match="needs a C\\+\\+ compiler"):
+        scale(built(), settings(compile=True))
