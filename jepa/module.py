@@ -7,7 +7,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from jepa.diagnostics import PredictionErrors, assess, effective_rank, feature_std, observe, variety
 from jepa.jepa import JEPA
@@ -87,9 +87,24 @@ class JEPAModule(pl.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint["kind"], checkpoint["config"] = "jepa", asdict(self.jepa.config)
         checkpoint["health"] = self.health
+        if self.device_mesh is None:
+            for state, optimizer in zip(checkpoint.get("optimizer_states", []), self.trainer.optimizers, strict=False):
+                number_as_model(state, optimizer, self)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         self.health = checkpoint["health"]  # a run that had reached its last step is not validated again
+
+
+def number_as_model(state: dict[str, Any], optimizer: torch.optim.Optimizer, model: nn.Module) -> None:
+    """Number the parameters in an optimizer's `state` as `model` lists them, in place.
+
+    Torch numbers them group by group. Sharded runs are read and written by the model's order; torch reads either.
+    """
+    place = {id(parameter): i for i, parameter in enumerate(model.parameters())}
+    new = [place[id(parameter)] for group in optimizer.param_groups for parameter in group["params"]]
+    state["state"] = {new[old]: value for old, value in state["state"].items()}
+    for group in state["param_groups"]:
+        group["params"] = [new[old] for old in group["params"]]
 
 
 def gather(parts: list[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
