@@ -27,7 +27,7 @@ SICK = {  # name -> (colour, what was done to it)
     "ema": ("copy", "a teacher without memory: momentum 0"),
     "rate": ("pixels", "a learning rate a thousand times too high, gradients not clipped"),
     "masks": ("target", "masks that hide one token in sixty"),
-    "still": ("random", "one still picture for a dataset"),
+    "blank": ("random", "one blank video for a dataset"),
     "nan": ("", "clips that are not a number, from step 60 on"),
 }
 CHARTS = [  # key, title, what it says, y label, relative to the first value?

@@ -44,7 +44,7 @@ SICK: dict[str, tuple[str, list[str]]] = {
     "ema": ("partially collapsed", ["optim={momentum: 0.0, final_momentum: 0.0, lr: 3.0e-3}"]),
     "rate": ("diverged", ["optim.lr=1.0", "trainer.gradient_clip=0"]),
     "masks": ("starved", ["masks=[{num_blocks: 1, spatial_scale: 0.07, temporal_scale: 0.25}]"]),
-    "still": ("starved", ["data={train: still.mp4, val: still.mp4}"]),
+    "blank": ("starved", ["data={train: blank.mp4, val: blank.mp4}"]),
     "nan": ("diverged", []),
 }
 HEALTHY = {f"seed{n}": [f"seed={n}", f"data.seed={n}"] for n in range(10)}
@@ -62,10 +62,8 @@ def make(name: str, out: Path) -> dict[str, list[tuple[int, float]]]:
     if not (world / "train.csv").is_file():
         words = [f"out={world}", "clips=1200", "objects_max=2", "main_radius=[9.0, 13.0]", "speed=[2.0, 2.9]"]
         generate(load_config(WorldConfig, None, [*words, "texture=0.2", "workers=1"]), progress=False)
-        picture = np.zeros((32, 32, 32, 3), np.uint8)
-        picture[:, 8:20, 5:17] = 200, 40, 90
-        write_video(world / "still.mp4", picture, fps=8)
-    more = HEALTHY.get(name) or [word.replace("still.mp4", str(world / "still.mp4")) for word in SICK[name][1]]
+        write_video(world / "blank.mp4", np.full((32, 32, 32, 3), 90, np.uint8), fps=8)
+    more = HEALTHY.get(name) or [word.replace("blank.mp4", str(world / "blank.mp4")) for word in SICK[name][1]]
     videos = [f"data={{train: {world / 'train.csv'}, val: {world / 'val.csv'}}}"]
     shutil.rmtree(run, ignore_errors=True)
     step = JEPAModule.training_step
