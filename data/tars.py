@@ -107,8 +107,8 @@ def find(path: str | os.PathLike[str]) -> Member | None:
     if ".tar" not in os.fspath(path):
         return None
     path = Path(path)
-    tar = next((parent for parent in path.parents if parent.suffix == ".tar"), None)
-    if tar is None or tar.is_dir() or not (tar.parent / INDEX).is_file():
+    tar = next((p for p in path.parents if p.suffix == ".tar" and (p.parent / INDEX).is_file()), None)
+    if tar is None:
         return None
     shards = _index(tar.parent)
     row = shards.row_of.get(str(path))
@@ -124,14 +124,15 @@ def check(member: Member, path: str | os.PathLike[str]) -> None:
             stream.seek(member.offset - tarfile.BLOCKSIZE)
             block = stream.read(tarfile.BLOCKSIZE)
             size = os.fstat(stream.fileno()).st_size
-        header = tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
-        name = member.name.encode("utf-8", "surrogateescape")[: tarfile.LENGTH_NAME]  # a longer one stands before it
-        whole = header.size == member.size and member.offset + member.size <= size
-        if whole and block[: tarfile.LENGTH_NAME].rstrip(b"\0") == name:
+        header = tarfile.TarInfo.frombuf(block, "ascii", "strict")
+        # What does not fit in a header stands in one before it: other letters, the rest of the name, a size of 8 GiB.
+        name = member.name.encode("ascii", "replace")[: tarfile.LENGTH_NAME].decode()
+        fits = member.size if member.size < 8**11 else 0
+        if (header.name, header.size) == (name, fits) and member.offset + member.size <= size:
             return
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from None
-    except tarfile.HeaderError:
+    except (tarfile.HeaderError, UnicodeError):
         pass
     raise DataError(
         f"{path} does not lie where {INDEX} says, {member.tar} was changed: copy it again, or make the shards anew "

@@ -116,7 +116,8 @@ def packed_report(packed: Packed) -> str:
     """What a person wants to know: how much was packed, then every video that was not, and why."""
     lines = [f"wrote {packed.out}: {packed.videos} videos, {packed.size / 1e6:.1f} MB, in {packed.shards} shards"]
     if packed.left_out:
-        lines.append(f"left out {len(packed.left_out)} videos that cannot be read:")
+        total = packed.videos + len(packed.left_out)
+        lines.append(f"left out {len(packed.left_out)} of {total} videos, which cannot be read:")
     return "\n".join([*lines, *(f"  {reason}" for reason in packed.left_out.values())])
 
 
@@ -195,11 +196,7 @@ def _write(tar: Path, videos: list[_Video]) -> None:
     """A video is held in memory while it is written."""
     from webdataset import TarWriter  # slow to import, and nobody else needs it
 
-    with (
-        replacing(tar) as part,
-        part.open("wb") as stream,
-        TarWriter(stream, mtime=0, format="GNU_FORMAT") as writer,  # which has names and files of any length
-    ):
+    with replacing(tar) as part, part.open("wb") as stream, TarWriter(stream, mtime=0) as writer:
         for video in videos:
             key, _, suffix = video.name.rpartition(".")
             facts = json.dumps(video.facts).encode()
