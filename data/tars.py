@@ -66,8 +66,12 @@ class Shards:
     columns: dict[str, list[str]] | None
 
     @functools.cached_property
+    def tars(self) -> list[Path]:
+        return [self.folder / shard.name for shard in self.shards]
+
+    @functools.cached_property
     def paths(self) -> list[str]:
-        tars = [f"{self.folder / shard.name}{os.sep}" for shard in self.shards]
+        tars = [f"{tar}{os.sep}" for tar in self.tars]
         names = zip(self.shard.tolist(), self.names, strict=True)
         return [tars[shard] + name.replace("/", os.sep) for shard, name in names]
 
@@ -78,9 +82,8 @@ class Shards:
 
 def read_shards(folder: str | os.PathLike[str]) -> Shards:
     """The index of a folder of shards, all of which are there and whole. DataError names the shard that is not."""
-    shards = _index(Path(folder))
-    for name, size, _ in shards.shards:
-        tar = shards.folder / name
+    shards = _index(str(Path(folder)))
+    for tar, (_, size, _) in zip(shards.tars, shards.shards, strict=True):
         found = tar.stat().st_size if tar.is_file() else None
         if found != size:
             what = "is missing" if found is None else f"has {found} bytes and not the {size} it was written with"
@@ -91,10 +94,8 @@ def read_shards(folder: str | os.PathLike[str]) -> Shards:
 def verify(folder: str | os.PathLike[str]) -> None:
     """Read all shards and compare their checksums. DataError names those that were changed."""
     shards = read_shards(folder)
-    changed = []
-    for name, _, sha256 in shards.shards:
-        if _sha256(shards.folder / name) != sha256:
-            changed.append(name)
+    pairs = zip(shards.tars, shards.shards, strict=True)
+    changed = [tar.name for tar, shard in pairs if _sha256(tar) != shard.sha256]
     if changed:
         raise DataError(
             f"{shards.folder}: other bytes than were written are in {', '.join(changed)} (sha256): "
@@ -104,23 +105,27 @@ def verify(folder: str | os.PathLike[str]) -> None:
 
 def find(path: str | os.PathLike[str]) -> Member | None:
     """Where a video inside a shard lies; None for the path of an ordinary file. DataError if the index lacks it."""
-    if ".tar" not in os.fspath(path):
-        return None
-    path = Path(path)
-    tar = next((p for p in path.parents if p.suffix == ".tar" and (p.parent / INDEX).is_file()), None)
-    if tar is None:
-        return None
-    shards = _index(tar.parent)
-    row = shards.row_of.get(str(path))
-    if row is None:
-        raise DataError(f"{path} is not in {shards.folder / INDEX}")
-    return Member(tar, shards.names[row], int(shards.offset[row]), int(shards.size[row]))
+    path = os.fspath(path)
+    end = path.find(f".tar{os.sep}")
+    while end >= 0:
+        folder = os.path.dirname(path[:end])
+        try:
+            shards = _index(folder)
+        except OSError:  # no index: a folder of that name, here or inside the tar
+            end = path.find(f".tar{os.sep}", end + 1)
+            continue
+        row = shards.row_of.get(path)
+        if row is None:
+            raise DataError(f"{path} is not in {shards.folder / INDEX}")
+        tar = shards.tars[shards.shard[row]]
+        return Member(tar, shards.names[row], int(shards.offset[row]), int(shards.size[row]))
+    return None
 
 
 def check(member: Member, path: str | os.PathLike[str]) -> None:
     """DataError where the tar does not hold the video at the place that its index names."""
     try:
-        with member.tar.open("rb") as stream:
+        with open(member.tar, "rb", buffering=0) as stream:
             stream.seek(member.offset - tarfile.BLOCKSIZE)
             block = stream.read(tarfile.BLOCKSIZE)
             size = os.fstat(stream.fileno()).st_size
@@ -182,13 +187,13 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def _index(folder: Path) -> Shards:
-    return _parsed(folder, (folder / INDEX).stat().st_mtime_ns)
+def _index(folder: str) -> Shards:
+    return _parsed(folder, os.stat(os.path.join(folder, INDEX)).st_mtime_ns)
 
 
 @functools.cache  # every process that reads videos needs it for each of them
-def _parsed(folder: Path, changed: int) -> Shards:
-    file = folder / INDEX
+def _parsed(folder: str, changed: int) -> Shards:
+    file = Path(folder) / INDEX
     try:
         index: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
         shards = [TarShard(**shard) for shard in index["shards"]]
@@ -198,6 +203,6 @@ def _parsed(folder: Path, changed: int) -> Shards:
         ends = np.array([shard.size for shard in shards])[of]
         if len(lengths) > 1 or not len(of) or of.min() < 0 or size.min() < 1 or (offset + size > ends).any():
             raise ValueError
-        return Shards(folder, shards, videos["name"], of, offset, size, columns)
+        return Shards(file.parent, shards, videos["name"], of, offset, size, columns)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):
         raise DataError(f"{file} is damaged: copy it again, or make the shards anew with `jepa shard`") from None
