@@ -195,6 +195,8 @@ def test_an_epoch_shows_everything_once() -> None:
 def test_ranks_and_workers_lose_nothing(shards: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("data.stream.WINDOW", 2)
     alone = take(ClipDataModule(config(shards, val_fraction=0.0)), 6)
+    whole = ClipDataModule(config(shards, val_fraction=0.0))
+    assert same(alone[1:4], list(whole.clips_at([range(4 * i, 4 * i + 4) for i in (1, 2, 3)])))
     for workers in (1, 2):
         shares = []
         for rank in range(2):
