@@ -27,6 +27,7 @@ from tqdm import tqdm
 from .errors import DataError
 from .isolated import Failure, isolated_map
 from .reader import open_video
+from .tars import file_state
 from .transforms import resize_and_crop
 
 __all__ = ["FrameCache"]
@@ -113,9 +114,9 @@ def _key(paths: Sequence[str], size: tuple[int, int], backend: str) -> str:
     digest = hashlib.sha256(json.dumps([LAYOUT, list(size), backend]).encode())
     for path in paths:
         try:
-            stat = os.stat(path)
-            digest.update(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n".encode())
-        except OSError:
+            _, size_in_bytes, changed = file_state(path)
+            digest.update(f"{path}\0{size_in_bytes}\0{changed}\n".encode())
+        except (OSError, DataError):
             digest.update(f"{path}\0missing\n".encode())
     return digest.hexdigest()[:16]
 

@@ -23,6 +23,7 @@ from .dataset import list_videos
 from .errors import DataError
 from .isolated import Failure, isolated_map
 from .reader import PyAVVideo, open_video
+from .tars import INDEX, verify
 from .writer import replacing
 
 __all__ = ["FileReport", "check_folder", "report_table", "write_reports"]
@@ -54,13 +55,15 @@ def check_folder(
     timeout: float = 60.0,
     progress: bool = True,
 ) -> list[FileReport]:
-    """Decode every video of a folder (recursively), a table or a single file; reports in the order of the paths.
+    """Decode every video of a folder (recursively, or of shards), a table or a file; reports in the order of the paths.
 
-    `timeout` seconds are given to each file. Raises DataError where there is nothing to check.
+    `timeout` seconds are given to each file. Raises DataError where there is nothing to check, or a shard was changed.
     """
     path = Path(path)
     if not path.exists():
         raise DataError(f"{path} does not exist: name a folder of videos, a video or a CSV file")
+    if (path / INDEX).is_file():
+        verify(path)
     table = path.suffix.lower() in (".csv", ".txt", ".tsv")
     paths = list_videos(path, "none").paths if path.is_dir() or table else [str(path)]
     clip_step(stride, fps, 30.0)  # says at once what is wrong with stride and fps

@@ -26,7 +26,7 @@ class SourceConfig:
 class DataConfig:
     """Where clips come from and what they look like. Everything below `data:` in a YAML file."""
 
-    train: str = ""  # folder (recursive), video, CSV with a header, or V-JEPA's `path label` lines
+    train: str = ""  # folder (recursive), tar shards, video, CSV with a header, or V-JEPA's `path label` lines
     val: str = ""  # the same; empty: hold out `val_fraction` of train by file
     mixture: list[SourceConfig] = field(default_factory=list)  # instead of train: several sources with weights
     labels: str = "auto"  # auto: a table's label column; folder: a folder per class; none

@@ -1,8 +1,8 @@
 """Videos on disk as a map-style dataset of clips.
 
 Notable:
-- A source is a video file, a folder (searched recursively; a folder per class on request) or a table (CSV with a
-  header, or V-JEPA's header-less `path label` lines).
+- A source is a video file, a folder (searched recursively; a folder per class on request), a table (CSV with a header,
+  or V-JEPA's header-less `path label` lines), or a folder of tar shards that `jepa shard` made of one of these.
 - A sample is asked for by (index, seed): every random choice follows from the two, whatever the worker or the order.
 - A file that cannot be read does not stop anything here: the sample is drawn from another file, chosen by the seed, and
   says under "skipped" what was wrong. Counting and stopping is the data module's business.
@@ -14,7 +14,7 @@ import csv
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -27,6 +27,7 @@ from .config import LABELS
 from .errors import DataError
 from .reader import VIDEO_SUFFIXES, open_video
 from .seeds import mix
+from .tars import INDEX, read_shards
 from .transforms import ClipTransform
 
 __all__ = ["ClipDataset", "FrameSource", "Skip", "VideoList", "find_videos", "list_videos"]
@@ -45,18 +46,20 @@ class Skip(NamedTuple):
 
 @dataclass
 class VideoList:
-    """Paths with labels (-1 where there is none) and the names of the classes."""
+    """Paths with labels (-1: none), the names of the classes, and in which shard each video lies, if they do."""
 
     paths: list[str]
     labels: list[int]
     classes: list[str] = field(default_factory=list)
     root: str = ""
+    shards: list[int] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, rows: Sequence[int]) -> VideoList:
-        return VideoList([self.paths[i] for i in rows], [self.labels[i] for i in rows], self.classes, self.root)
+        shards = [self.shards[i] for i in rows] if self.shards else []
+        return VideoList([self.paths[i] for i in rows], [self.labels[i] for i in rows], self.classes, self.root, shards)
 
     def split(self, fraction: float) -> tuple[VideoList, VideoList]:
         """(rest, held out): `fraction` of the files by a hash of their path below the root; at least one each."""
@@ -65,6 +68,8 @@ class VideoList:
                 f"{self.root} has too few videos to hold one out: name a set in data.val or set data.val_fraction=0"
             )
         names = [Path(os.path.relpath(path, self.root)).as_posix() for path in self.paths]
+        if self.shards:  # whatever tar it is in: packed otherwise, the same videos are held out
+            names = [name.partition("/")[2] for name in names]
         order = sorted(range(len(self)), key=lambda i: hashlib.md5(names[i].encode()).digest())
         count = min(max(1, round(fraction * len(self))), len(self) - 1)
         held = set(order[:count])
@@ -88,6 +93,11 @@ def find_videos(folder: str | os.PathLike[str]) -> list[str]:
             (found if Path(name).suffix.lower() in VIDEO_SUFFIXES else others).append(os.path.join(here, name))
     if not found:
         what = f"it holds {len(others)} other files, such as {Path(others[0]).name}" if others else "it is empty"
+        packed = [Path(name).parent for name in others if Path(name).name == INDEX]
+        if packed:
+            what = f"it holds tar shards in {packed[0]}, which is the folder to name"
+        elif any(name.endswith(".tar") for name in others):
+            what = f"it holds tar files and no {INDEX}, as an interrupted `jepa shard` leaves them: run that again"
         raise DataError(f"{folder} has no video files: {what}")
     return sorted(found)
 
@@ -105,15 +115,16 @@ def list_videos(
     path = Path(source)
     if not str(source) or not path.exists():
         raise DataError(f"{source or 'the data source'} does not exist: name a folder of videos, a video or a CSV file")
+    if (path / INDEX).is_file():
+        packed = read_shards(path)
+        if packed.columns is None:
+            videos = _folder(path, packed.paths, [name.split("/") for name in packed.names], labels, classes)
+        else:
+            videos = _named(packed.paths, _column(path, packed.columns, labels, label_column), classes, path)
+        return replace(videos, shards=packed.shard.tolist())
     if path.is_dir():
         paths = find_videos(path)
-        names = [os.path.relpath(video, path).split(os.sep) for video in paths]
-        if labels != "folder":
-            return VideoList(paths, [-1] * len(paths), [], str(path))
-        if any(len(parts) < 2 for parts in names):
-            lost = next(video for video, parts in zip(paths, names, strict=True) if len(parts) < 2)
-            raise DataError(f"{lost} lies in no class folder: with labels=folder every video lies in {path}/<class>/")
-        return _named(paths, [parts[0] for parts in names], classes, path)
+        return _folder(path, paths, [os.path.relpath(video, path).split(os.sep) for video in paths], labels, classes)
     if path.suffix.lower() in VIDEO_SUFFIXES - {".ts"} or (path.suffix.lower() == ".ts" and _binary(path)):
         return VideoList([str(path)], [-1], [], str(path.parent))
     return _table(path, labels, label_column, classes)
@@ -124,7 +135,18 @@ def _binary(path: Path) -> bool:
         return b"\0" in stream.read(512)
 
 
-def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -> VideoList:
+def _folder(root: Path, paths: list[str], names: list[list[str]], labels: str, classes: Sequence[str]) -> VideoList:
+    """`names`: the parts of each path below the root, the first of which may be its class."""
+    if labels != "folder":
+        return VideoList(paths, [-1] * len(paths), [], str(root))
+    lost = next((path for path, parts in zip(paths, names, strict=True) if len(parts) < 2), None)
+    if lost is not None:
+        raise DataError(f"{lost} lies in no class folder: with labels=folder every video lies in {root}/<class>/")
+    return _named(paths, [parts[0] for parts in names], classes, root)
+
+
+def read_table(path: Path) -> tuple[dict[str, list[str]], bool]:
+    """(columns by name, with or without a header): the columns of V-JEPA's header-less lines are path and label."""
     try:
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
@@ -139,26 +161,31 @@ def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -
         short = next((row for row in rows if len(row) < len(header)), None)
         if short is not None:
             raise DataError(f"{path}: a row has {len(short)} fields, the header {len(header)}: {','.join(short)[:80]}")
-        names = [row[header.index("path")] for row in rows[1:]]
-        if labels == "none" or (label_column == "label" and "label" not in header):
-            values = [""] * len(names)
-        elif label_column in header:
-            values = [row[header.index(label_column)] for row in rows[1:]]
-        else:
-            raise DataError(f"{path} has no column {label_column!r}; its columns are {', '.join(header)}")
-    else:
-        pairs = [line.rsplit(None, 1) for line in lines]
-        wrong = [line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2 or not _integer(pair[1])]
-        if wrong:
-            raise DataError(
-                f"{path} is neither a CSV with a 'path' column nor lines of 'path label': {wrong[0][:80]!r}"
-            )
-        if labels != "none" and label_column != "label":
-            raise DataError(
-                f"{path} has no header, so no column {label_column!r}: give a CSV with columns path,{label_column}"
-            )
-        names, values = [pair[0] for pair in pairs], ["" if labels == "none" else pair[1] for pair in pairs]
-    return _named([os.path.normpath(path.parent / name) for name in names], values, classes, path.parent)
+        return {name: [row[i] for row in rows[1:]] for i, name in enumerate(header)}, True
+    pairs = [line.rsplit(None, 1) for line in lines]
+    wrong = [line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2 or not _integer(pair[1])]
+    if wrong:
+        raise DataError(f"{path} is neither a CSV with a 'path' column nor lines of 'path label': {wrong[0][:80]!r}")
+    return {"path": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}, False
+
+
+def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -> VideoList:
+    columns, header = read_table(path)
+    if not header and labels != "none" and label_column != "label":
+        raise DataError(
+            f"{path} has no header, so no column {label_column!r}: give a CSV with columns path,{label_column}"
+        )
+    paths = [os.path.normpath(path.parent / name) for name in columns["path"]]
+    return _named(paths, _column(path, columns, labels, label_column), classes, path.parent)
+
+
+def _column(path: Path, columns: dict[str, list[str]], labels: str, label_column: str) -> list[str]:
+    """What a table says of each row's class; "" where it says nothing."""
+    if labels == "none" or (label_column == "label" and "label" not in columns):
+        return [""] * len(columns["path"])
+    if label_column not in columns:
+        raise DataError(f"{path} has no column {label_column!r}; its columns are {', '.join(columns)}")
+    return columns[label_column]
 
 
 def _integer(text: str) -> bool:

@@ -195,6 +195,7 @@ class ClipDataModule(LightningDataModule):
             *self._rank(),
             start=self._first_batch,
             groups=self._groups,
+            shards=self.train_set.videos.shards,
         )
         return self._loader(self.train_set, stream)
 
@@ -202,7 +203,8 @@ class ClipDataModule(LightningDataModule):
         """The training clips at these positions of the stream (see `ClipStream.at`), a batch for each list of them."""
         self.setup()
         assert self.train_set is not None
-        stream = ClipStream(len(self.train_set), 1, self.config.seed, groups=self._groups)
+        shards = self.train_set.videos.shards
+        stream = ClipStream(len(self.train_set), 1, self.config.seed, groups=self._groups, shards=shards)
         return self._loader(self.train_set, [stream.at(positions) for positions in batches])
 
     def val_dataloader(self) -> DataLoader[dict[str, Any]] | list[Any]:

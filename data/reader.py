@@ -26,6 +26,7 @@ import av
 import numpy as np
 from av.video.reformatter import VideoReformatter
 
+from . import tars
 from .errors import DataError
 
 __all__ = ["BACKENDS", "VIDEO_SUFFIXES", "Video", "open_video"]
@@ -63,15 +64,18 @@ class Video(Protocol):
 
 
 def open_video(path: str | os.PathLike[str], backend: str = "auto") -> Video:
-    """Open a video file without decoding it yet. Raises DataError, a sentence that names the file, if it is not one."""
+    """Open a video, a file or inside a tar shard, without decoding it yet. DataError, naming it, if it is not one."""
     if backend not in BACKENDS:
         raise DataError(f"unknown video backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     path = Path(path)
-    if not path.exists():
+    member = tars.find(path)
+    if member is not None:
+        tars.check(member, path)
+    elif not path.exists():
         raise DataError(f"{path} does not exist")
-    if not path.is_file():
+    elif not path.is_file():
         raise DataError(f"{path} is not a file")
-    if path.stat().st_size == 0:
+    elif path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
     if backend == "decord":
         return DecordVideo(path)
@@ -108,7 +112,7 @@ class DecordVideo:
         self.path, self.backend, self._fall_back = path, "decord", fall_back
         self._second: PyAVVideo | None = None
         try:
-            self._reader = decord.VideoReader(str(path), ctx=decord.cpu(0), num_threads=1)
+            self._reader = decord.VideoReader(tars.ffmpeg_name(path), ctx=decord.cpu(0), num_threads=1)
             self._length = len(self._reader)
             times = self._reader.get_frame_timestamp(range(self._length))[:, 0] if self._length else np.empty(0)
             self.fps = float(self._reader.get_avg_fps())
@@ -290,7 +294,7 @@ def _filtered(frame: av.VideoFrame, width: int, height: int) -> av.VideoFrame:
 
 def _opened(path: Path) -> av.container.InputContainer:
     try:
-        return av.open(str(path), "r", metadata_errors="ignore")
+        return av.open(tars.ffmpeg_name(path), "r", metadata_errors="ignore")
     except (av.FFmpegError, OSError) as error:
         raise DataError(f"{path} cannot be opened as a video: {_sentence(error)}") from None
 
@@ -326,5 +330,5 @@ def _rate(times: np.ndarray) -> float:
 def _sentence(error: BaseException) -> str:
     """The first line of a decoder's message without addresses, source lines and the path, which is said already."""
     text = getattr(error, "strerror", None) or next((line for line in str(error).splitlines() if line.strip()), "")
-    text = re.sub(r"\[[\d:]+\] \S+:\d+: |\[[^\]]*@ 0x[0-9a-f]+\] ", "", text.strip())
+    text = re.sub(r"\[[\d:]+\] \S+:\d+: |\[[^\]]*@ 0x[0-9a-f]+\] |\[subfile,[^\]]*\] ?", "", text.strip())
     return text[:160] or type(error).__name__

@@ -2,6 +2,7 @@
 
 The stream has positions. Sample p is (index, seed), a pure function of (seed, p); rank r of W takes its batch number
 `step` from positions (step * W + r) * batch_size onwards. So neither workers nor resuming change what is trained on.
+Videos in shards come from a few shards at a time, other ones together in every epoch: a network disk reads only those.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch.utils.data import Sampler
 from .seeds import mix, unit
 
 __all__ = ["ClipStream"]
+
+WINDOW = 8  # shards that are mixed with each other
 
 
 class ClipStream(Sampler[list[tuple[int, int]]]):
@@ -28,10 +31,13 @@ class ClipStream(Sampler[list[tuple[int, int]]]):
         world_size: int = 1,
         start: int | Callable[[], int] = 0,
         groups: list[tuple[range, float]] | None = None,
+        shards: Sequence[int] = (),
     ) -> None:
-        """`start`: the first batch of each rank; `groups`: (indices, weight) of each part of a mixture."""
+        """`start`: the first batch of each rank; `groups`: (indices, weight) of each part of a mixture; `shards`: the
+        shard in which each index lies, for permutations that read few shards at a time."""
         self.size, self.batch_size, self.seed = size, batch_size, seed
         self.rank, self.world_size, self.start, self.groups = rank, world_size, start, groups
+        self.shards = np.asarray(shards, np.int64)
         self._epoch, self._order = -1, np.empty(0, np.int64)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
@@ -63,5 +69,12 @@ class ClipStream(Sampler[list[tuple[int, int]]]):
     def _permuted(self, position: int) -> int:
         epoch, place = divmod(position, self.size)
         if epoch != self._epoch:
-            self._epoch, self._order = epoch, np.random.default_rng([self.seed, epoch]).permutation(self.size)
+            self._epoch, self._order = epoch, self._permutation(np.random.default_rng([self.seed, epoch]))
         return int(self._order[place])
+
+    def _permutation(self, rng: np.random.Generator) -> np.ndarray:
+        order = rng.permutation(self.size)
+        if not len(self.shards):
+            return order
+        window = rng.permutation(self.shards.max() + 1) // WINDOW  # in which each shard is read
+        return order[np.argsort(window[self.shards[order]], kind="stable")]

@@ -7,7 +7,6 @@ The decoder learns from the clips the JEPA learned from: what `data` does not sa
 
 import hashlib
 import json
-import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from data.module import ClipDataModule, ClipStream, DataConfig
+from data.tars import file_state
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform, frame_size
 from decoder.decoder import ClipConfig, Decoder, DecoderConfig
 from decoder.dit import DenoiserSize, VideoDiTConfig
@@ -194,8 +194,7 @@ class ShardClips(Dataset[dict[str, Any]]):
 
 def _digest(paths: list[str]) -> str:
     """16 hexadecimal digits of the names, sizes and dates of files: others, or the same ones changed, have others."""
-    files = [(path, os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in paths]
-    return hashlib.sha256(json.dumps(files).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([file_state(path) for path in paths]).encode()).hexdigest()[:16]
 
 
 class ShardData(ClipDataModule):

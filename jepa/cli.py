@@ -66,6 +66,18 @@ def _check_data(config: Any) -> None:
         write_reports(reports, config.out)
 
 
+def _shard_schema() -> type:
+    from data.tars_convert import ShardConfig
+
+    return ShardConfig
+
+
+def _shard(config: Any) -> None:
+    from data.tars_convert import packed_report, shard_videos
+
+    print(packed_report(shard_videos(config)))
+
+
 def _worlds_schema() -> type:
     from data.worlds import WorldConfig
 
@@ -257,6 +269,7 @@ COMMANDS = {
     "check-data": Command(
         "say which videos can be read, which cannot, and why", lambda: CheckConfig, _check_data, first="path"
     ),
+    "shard": Command("pack videos into tar shards, to train on many", _shard_schema, _shard, first="path"),
 }
 
 

@@ -6,7 +6,6 @@ Notable: linear, attentive and kNN probes are cheap, because every clip is encod
 
 import hashlib
 import json
-import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
@@ -25,6 +24,7 @@ from tqdm import tqdm
 from data.dataset import VideoList, list_videos
 from data.errors import DataError
 from data.module import ClipDataModule, DataConfig, build_cache, collate_clips, make_dataset
+from data.tars import file_state
 from jepa.attentive import ClassifierConfig
 from jepa.config import ConfigError, choose
 from jepa.files import replacing, write_text
@@ -243,7 +243,7 @@ def _answers(module: HeadsModule, config: ProbeConfig, task: TaskConfig) -> list
 
 
 def _files(videos: VideoList) -> list[tuple[str, int, int]]:
-    return [(name, os.stat(name).st_size, os.stat(name).st_mtime_ns) for name in videos.paths]
+    return [file_state(path) for path in videos.paths]
 
 
 def _key(clips: dict[str, Any], files: list[tuple[str, int, int]], config: ProbeConfig, *more: object) -> str:
