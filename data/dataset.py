@@ -3,6 +3,7 @@
 Notable:
 - A source is a video file, a folder (searched recursively; a folder per class on request) or a table (CSV with a
   header, or V-JEPA's header-less `path label` lines).
+- What a table names lies below the table's folder, or below `root`: a table from elsewhere reads nothing else.
 - A sample is asked for by (index, seed): every random choice follows from the two, whatever the worker or the order.
 - A file that cannot be read does not stop anything here: the sample is drawn from another file, chosen by the seed, and
   says under "skipped" what was wrong. Counting and stopping is the data module's business.
@@ -24,13 +25,14 @@ from torch.utils.data import Dataset
 
 from .clips import clip_place, clip_step, frame_indices
 from .config import LABELS
-from .errors import DataError
+from .errors import DataError, printable
 from .reader import VIDEO_SUFFIXES, open_video
 from .seeds import mix
 from .transforms import ClipTransform
 
-__all__ = ["ClipDataset", "FrameSource", "Skip", "VideoList", "find_videos", "list_videos"]
+__all__ = ["ClipDataset", "FrameSource", "Skip", "VideoList", "find_videos", "list_videos", "table_paths"]
 
+MAX_CLASSES = 1_000_000
 ATTEMPTS = 10  # files tried for one sample before giving up
 SOURCE, REPLACE, PLACE = 11, 12, 13  # which choice a seed is mixed for
 
@@ -65,7 +67,7 @@ class VideoList:
                 f"{self.root} has too few videos to hold one out: name a set in data.val or set data.val_fraction=0"
             )
         names = [Path(os.path.relpath(path, self.root)).as_posix() for path in self.paths]
-        order = sorted(range(len(self)), key=lambda i: hashlib.md5(names[i].encode()).digest())
+        order = sorted(range(len(self)), key=lambda i: hashlib.md5(os.fsencode(names[i])).digest())
         count = min(max(1, round(fraction * len(self))), len(self) - 1)
         held = set(order[:count])
         return self[[i for i in range(len(self)) if i not in held]], self[sorted(held)]
@@ -93,17 +95,22 @@ def find_videos(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def list_videos(
-    source: str | os.PathLike[str], labels: str = "auto", label_column: str = "label", classes: Sequence[str] = ()
+    source: str | os.PathLike[str],
+    labels: str = "auto",
+    label_column: str = "label",
+    classes: Sequence[str] = (),
+    root: str = "",
 ) -> VideoList:
     """The videos of a file, folder or table.
 
     labels: "auto" (a table's label column; none for a folder), "folder" (the first folder below the source names the
     class), "none". `classes` fixes the order of the class names, as a validation set needs; else they are sorted.
+    `root`: see `table_paths`.
     """
     if labels not in LABELS:
         raise DataError(f"unknown labels {labels!r}; choose one of {', '.join(LABELS)}")
     path = Path(source)
-    if not str(source) or not path.exists():
+    if not str(source) or not os.path.exists(path):  # false, not an error, where the name is too long for one
         raise DataError(f"{source or 'the data source'} does not exist: name a folder of videos, a video or a CSV file")
     if path.is_dir():
         paths = find_videos(path)
@@ -113,10 +120,10 @@ def list_videos(
         if any(len(parts) < 2 for parts in names):
             lost = next(video for video, parts in zip(paths, names, strict=True) if len(parts) < 2)
             raise DataError(f"{lost} lies in no class folder: with labels=folder every video lies in {path}/<class>/")
-        return _named(paths, [parts[0] for parts in names], classes, path)
+        return _named(paths, [parts[0] for parts in names], classes, path, path)
     if path.suffix.lower() in VIDEO_SUFFIXES - {".ts"} or (path.suffix.lower() == ".ts" and _binary(path)):
         return VideoList([str(path)], [-1], [], str(path.parent))
-    return _table(path, labels, label_column, classes)
+    return _table(path, labels, label_column, classes, root)
 
 
 def _binary(path: Path) -> bool:
@@ -124,14 +131,39 @@ def _binary(path: Path) -> bool:
         return b"\0" in stream.read(512)
 
 
-def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -> VideoList:
+def table_paths(table: Path, names: Sequence[str], root: str = "") -> list[str]:
+    """The paths that a table names, relative to its folder; DataError where one is not below `root`.
+
+    An empty `root` is the table's folder, and "/" allows any path. Paths are compared as they are written, once `..` is
+    taken out, and opened as they were compared. Links are followed wherever they lead: who can put a link into the
+    folder can put a video there as well, and large sets are often kept as links.
+    """
+    fence = os.path.abspath(root or table.parent)
+    paths = [os.path.normpath(table.parent / name) for name in names]
+    strange = [name for name in names if "\0" in name]
+    if strange:
+        raise DataError(f"{table} is no table of videos: a path in it holds a zero byte, {strange[0][:80]!r}")
+    inside = [Path(os.path.abspath(path)).is_relative_to(fence) for path in paths]
+    out = [name for name, fits in zip(names, inside, strict=True) if not fits]
+    if out:
+        raise DataError(
+            f"{table} names {len(out)} of {len(names)} videos outside {fence}, the first {out[0][:200]}: "
+            "if you trust the table, add data.root=/ (root=/ to `jepa check-data` and `jepa surprise`)"
+        )
+    return paths
+
+
+def _table(path: Path, labels: str, label_column: str, classes: Sequence[str], root: str) -> VideoList:
     try:
         lines = [line for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except UnicodeDecodeError:
         raise DataError(f"{path} is neither a folder, a video nor a text table") from None
     if not lines:
         raise DataError(f"{path} is an empty table")
-    rows = list(csv.reader(lines))
+    try:
+        rows = list(csv.reader(lines))
+    except csv.Error as error:  # a field of more than 128 KiB: a quote that is never closed
+        raise DataError(f"{path} is not a readable CSV table: {error}") from None
     if "path" in rows[0]:
         header = rows[0]
         if len(rows) == 1:
@@ -145,7 +177,7 @@ def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -
         elif label_column in header:
             values = [row[header.index(label_column)] for row in rows[1:]]
         else:
-            raise DataError(f"{path} has no column {label_column!r}; its columns are {', '.join(header)}")
+            raise DataError(f"{path} has no column {label_column!r}; its columns are {_few(header)}")
     else:
         pairs = [line.rsplit(None, 1) for line in lines]
         wrong = [line for line, pair in zip(lines, pairs, strict=True) if len(pair) != 2 or not _integer(pair[1])]
@@ -158,25 +190,32 @@ def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -
                 f"{path} has no header, so no column {label_column!r}: give a CSV with columns path,{label_column}"
             )
         names, values = [pair[0] for pair in pairs], ["" if labels == "none" else pair[1] for pair in pairs]
-    return _named([os.path.normpath(path.parent / name) for name in names], values, classes, path.parent)
+    return _named(table_paths(path, names, root), values, classes, path.parent, path)
 
 
 def _integer(text: str) -> bool:
-    return text.removeprefix("-").isdigit()
+    return text.removeprefix("-").isdecimal()
 
 
-def _named(paths: list[str], values: list[str], classes: Sequence[str], root: Path) -> VideoList:
+def _named(paths: list[str], values: list[str], classes: Sequence[str], root: Path, source: Path) -> VideoList:
     """Labels as numbers: integers as they are, names by their place among the sorted (or given) class names."""
     given = [value for value in values if value]
     if all(map(_integer, given)):
+        wild = [value for value in given if len(value) > 7 or not -1 <= int(value) < MAX_CLASSES]
+        if wild:  # as many names of classes would be made
+            raise DataError(f"{source} has a label {wild[0][:40]}: number the classes from 0 to below {MAX_CLASSES}")
         labels = [int(value) if value else -1 for value in values]
         return VideoList(paths, labels, [str(i) for i in range(max(labels, default=-1) + 1)], str(root))
     known = list(classes) or sorted(set(given))
     place = {name: i for i, name in enumerate(known)}
     strange = sorted(set(given) - place.keys())
     if strange:
-        raise DataError(f"{root} has classes that training lacks: {', '.join(strange)} (known: {', '.join(known)})")
+        raise DataError(f"{source} has classes that training lacks: {_few(strange)} (known: {_few(known)})")
     return VideoList(paths, [place[value] if value else -1 for value in values], known, str(root))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 class FrameSource(Protocol):
@@ -256,7 +295,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             if len(frames):
                 return candidate, self.transform.place(frames, seed), skipped
             skipped.append(Skip(path, f"{path} is shorter than the clip", bad=False))
-        reasons = "\n".join(f"  {skip.reason}" for skip in skipped[:10])
+        reasons = "\n".join(f"  {printable(skip.reason)}" for skip in skipped[:10])
         raise DataError(f"no clip could be read from {len(skipped)} files in a row:\n{reasons}")
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:

@@ -67,10 +67,12 @@ def open_video(path: str | os.PathLike[str], backend: str = "auto") -> Video:
     if backend not in BACKENDS:
         raise DataError(f"unknown video backend {backend!r}; choose one of {', '.join(BACKENDS)}")
     path = Path(path)
-    if not path.exists():
+    if not os.path.exists(path):  # nor can it where its name is too long
         raise DataError(f"{path} does not exist")
     if not path.is_file():
         raise DataError(f"{path} is not a file")
+    if os.fsencode(path).decode(errors="replace") != str(path):
+        raise DataError(f"{path} has a name that is not UTF-8, and no reader here takes it: rename it")
     if path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
     if backend == "decord":

@@ -18,7 +18,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-from jepa.config import ConfigError, choose, save_config
+from jepa.config import ConfigError, choose, save_config, within
 from jepa.errors import DivergedError
 from jepa.files import replacing
 from jepa.resuming import check_run, check_settings
@@ -225,6 +225,7 @@ def build_trainer(
     for key in ("max_steps", "accumulate_grad_batches", "val_every", "log_every"):
         if getattr(config, key) < 1:
             raise ConfigError(f"trainer.{key} is {getattr(config, key)}: give at least 1")
+    within("trainer.threads", config.threads, 0, 1024)
     if "fsdp" in config.strategy:
         raise ConfigError("trainer.strategy=fsdp cannot move the average of sharded weights: use trainer.strategy=ddp")
     if config.threads:
