@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test test-all lint install metrics pins notebooks clean
+.PHONY: demo test test-all lint install metrics pins audit notebooks clean
 
 demo: $(INSTALLED)
 	$(BIN)/jepa demo configs/demo.yaml
@@ -47,6 +47,12 @@ metrics: $(INSTALLED)
 pins:
 	uv pip compile pyproject.toml --extra dev --universal --generate-hashes --no-emit-index-url --no-header --no-annotate \
 		--upgrade -o requirements.txt
+
+# Ask the advisory database of PyPI about every pin (needs uv and the network). Strict: a pin that it could not be asked
+# about is a failure, for otherwise a mirror that does not answer reads "no known vulnerabilities".
+audit:
+	uvx pip-audit@2.9.0 --strict --require-hashes --disable-pip -r requirements.txt
+	uvx pip-audit@2.9.0 --strict --require-hashes --disable-pip -r requirements-metrics.txt
 
 # Execute the notebooks in place, so that they are stored with their pictures.
 notebooks: $(INSTALLED)

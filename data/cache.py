@@ -40,14 +40,19 @@ class FrameCache:
     """The cached frames of a list of videos; build it with `FrameCache.build`."""
 
     def __init__(self, folder: Path) -> None:
-        index = json.loads((folder / "index.json").read_text())
         self.folder = folder
-        self.height, self.width = index["size"]
-        self.bad: dict[str, str] = index["bad"]
-        self._place: dict[str, list[float]] = index["videos"]
-        total = int(sum(length for _, length, _ in self._place.values()))
-        shape = (total, self.height, self.width, 3)
-        self._frames = np.memmap(folder / "frames.bin", np.uint8, "r", shape=shape) if total else np.empty(shape, "u1")
+        try:
+            index = json.loads((folder / "index.json").read_text())
+            self.height, self.width = index["size"]
+            self.bad: dict[str, str] = index["bad"]
+            self._place: dict[str, list[float]] = index["videos"]
+            total = int(sum(length for _, length, _ in self._place.values()))
+            shape = (total, self.height, self.width, 3)
+            self._frames = (
+                np.memmap(folder / "frames.bin", np.uint8, "r", shape=shape) if total else np.empty(shape, "u1")
+            )
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise DataError(f"{folder} is damaged ({error}): delete it, and the videos are decoded again") from None
 
     def __reduce__(self) -> tuple[type[FrameCache], tuple[Path]]:
         return FrameCache, (self.folder,)  # a memory map would travel to a spawned worker as a copy of all its bytes
@@ -115,9 +120,9 @@ def _key(paths: Sequence[str], size: tuple[int, int], backend: str) -> str:
     for path in paths:
         try:
             _, size_in_bytes, changed = file_state(path)
-            digest.update(f"{path}\0{size_in_bytes}\0{changed}\n".encode())
+            digest.update(os.fsencode(f"{path}\0{size_in_bytes}\0{changed}\n"))
         except (OSError, DataError):
-            digest.update(f"{path}\0missing\n".encode())
+            digest.update(os.fsencode(f"{path}\0missing\n"))
     return digest.hexdigest()[:16]
 
 

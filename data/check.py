@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from .clips import clip_span, clip_step
 from .dataset import list_videos
-from .errors import DataError
+from .errors import DataError, printable
 from .isolated import Failure, isolated_map
 from .reader import PyAVVideo, open_video
 from .tars import INDEX, verify
@@ -54,10 +54,12 @@ def check_folder(
     workers: int = 2,
     timeout: float = 60.0,
     progress: bool = True,
+    root: str = "",
 ) -> list[FileReport]:
     """Decode every video of a folder (recursively, or of shards), a table or a file; reports in the order of the paths.
 
-    `timeout` seconds are given to each file. Raises DataError where there is nothing to check, or a shard was changed.
+    `timeout` seconds for each file; `root` as in `table_paths`. DataError where there is nothing to check, or a
+    shard was changed.
     """
     path = Path(path)
     if not path.exists():
@@ -65,7 +67,7 @@ def check_folder(
     if (path / INDEX).is_file():
         verify(path)
     table = path.suffix.lower() in (".csv", ".txt", ".tsv")
-    paths = list_videos(path, "none").paths if path.is_dir() or table else [str(path)]
+    paths = list_videos(path, "none", root=root).paths if path.is_dir() or table else [str(path)]
     clip_step(stride, fps, 30.0)  # says at once what is wrong with stride and fps
     inspect = partial(inspect_file, num_frames=num_frames, stride=stride, fps=fps, backend=backend)
     found: dict[str, FileReport] = {}
@@ -122,7 +124,7 @@ def report_table(reports: Sequence[FileReport], root: str | os.PathLike[str] = "
         lines.append("problems:")
     for report in remarks:
         reason = report.reason.replace(f"{root}{os.sep}", "") if str(root) else report.reason
-        lines.append(f"  {'note' if report.ok else 'BAD '} {reason}")
+        lines.append(f"  {'note' if report.ok else 'BAD '} {printable(reason)}")
     return "\n".join(lines)
 
 
@@ -140,4 +142,4 @@ def write_reports(reports: Sequence[FileReport], path: str | os.PathLike[str]) -
         table.writerows(rows)
         text = buffer.getvalue()
     with replacing(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_text(text, encoding="utf-8", errors="backslashreplace")  # names need not be text

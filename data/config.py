@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+import os
 from dataclasses import dataclass, field
 
 from .clips import SHORT_POLICIES
 from .errors import DataError
 from .reader import BACKENDS
 
-__all__ = ["LABELS", "DataConfig", "SourceConfig", "validate"]
+__all__ = ["LABELS", "DataConfig", "SourceConfig", "machine_memory", "validate"]
 
 LABELS = ("auto", "folder", "none")
 
@@ -29,6 +31,7 @@ class DataConfig:
     train: str = ""  # folder (recursive), tar shards, video, CSV with a header, or V-JEPA's `path label` lines
     val: str = ""  # the same; empty: hold out `val_fraction` of train by file
     mixture: list[SourceConfig] = field(default_factory=list)  # instead of train: several sources with weights
+    root: str = ""  # folder that the paths of a table may not leave; empty: the table's own folder; "/": anywhere
     labels: str = "auto"  # auto: a table's label column; folder: a folder per class; none
     label_column: str = "label"
     val_fraction: float = 0.1  # 0: no validation
@@ -53,6 +56,14 @@ class DataConfig:
     seed: int = 0
 
 
+def machine_memory() -> float:
+    """Bytes of this machine's memory; infinite where the system does not say."""
+    try:
+        return float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # Windows has no such call
+        return math.inf
+
+
 def validate(config: DataConfig) -> None:
     """DataError for values that cannot be meant, naming the key."""
     low_scale, high_scale = config.scale if len(config.scale) == 2 else (0.0, 0.0)
@@ -75,6 +86,12 @@ def validate(config: DataConfig) -> None:
         (config.fps is None or config.fps > 0, f"fps={config.fps} must be positive, or null to sample by stride"),
         (config.clips_per_video >= 1, f"clips_per_video={config.clips_per_video} must be at least 1"),
         (len(config.size) in (1, 2) and min(config.size) >= 1, f"size={config.size} must be [height, width] in pixels"),
+        (
+            12 * config.batch_size * config.num_frames * math.prod(config.size * (2 // len(config.size or [0, 0])))
+            <= machine_memory(),
+            f"batch_size={config.batch_size} clips of num_frames={config.num_frames} and size={config.size} do not fit "
+            "into this machine's memory: give less of one",
+        ),
         (
             config.shorter_side >= 1 and not (config.cache and config.shorter_side > 1),
             f"shorter_side={config.shorter_side} must be at least 1, and 1 with data.cache, which keeps crops",

@@ -3,6 +3,7 @@
 Notable:
 - A source is a video file, a folder (searched recursively; a folder per class on request), a table (CSV with a header,
   or V-JEPA's header-less `path label` lines), or a folder of tar shards that `jepa shard` made of one of these.
+- What a table names lies below the table's folder, or below `root`: a table from elsewhere reads nothing else.
 - A sample is asked for by (index, seed): every random choice follows from the two, whatever the worker or the order.
 - A file that cannot be read does not stop anything here: the sample is drawn from another file, chosen by the seed, and
   says under "skipped" what was wrong. Counting and stopping is the data module's business.
@@ -24,14 +25,15 @@ from torch.utils.data import Dataset
 
 from .clips import clip_place, clip_step, frame_indices
 from .config import LABELS
-from .errors import DataError
+from .errors import DataError, printable
 from .reader import VIDEO_SUFFIXES, open_video
 from .seeds import mix
 from .tars import INDEX, read_shards
 from .transforms import ClipTransform
 
-__all__ = ["ClipDataset", "FrameSource", "Skip", "VideoList", "find_videos", "list_videos"]
+__all__ = ["ClipDataset", "FrameSource", "Skip", "VideoList", "find_videos", "list_videos", "table_paths"]
 
+MAX_CLASSES = 1_000_000
 ATTEMPTS = 10  # files tried for one sample before giving up
 SOURCE, REPLACE, PLACE = 11, 12, 13  # which choice a seed is mixed for
 
@@ -70,7 +72,7 @@ class VideoList:
         names = [Path(os.path.relpath(path, self.root)).as_posix() for path in self.paths]
         if self.shards:  # whatever tar it is in: packed otherwise, the same videos are held out
             names = [name.partition("/")[2] for name in names]
-        order = sorted(range(len(self)), key=lambda i: hashlib.md5(names[i].encode()).digest())
+        order = sorted(range(len(self)), key=lambda i: hashlib.md5(os.fsencode(names[i])).digest())
         count = min(max(1, round(fraction * len(self))), len(self) - 1)
         held = set(order[:count])
         return self[[i for i in range(len(self)) if i not in held]], self[sorted(held)]
@@ -103,31 +105,36 @@ def find_videos(folder: str | os.PathLike[str]) -> list[str]:
 
 
 def list_videos(
-    source: str | os.PathLike[str], labels: str = "auto", label_column: str = "label", classes: Sequence[str] = ()
+    source: str | os.PathLike[str],
+    labels: str = "auto",
+    label_column: str = "label",
+    classes: Sequence[str] = (),
+    root: str = "",
 ) -> VideoList:
     """The videos of a file, folder or table.
 
     labels: "auto" (a table's label column; none for a folder), "folder" (the first folder below the source names the
     class), "none". `classes` fixes the order of the class names, as a validation set needs; else they are sorted.
+    `root`: see `table_paths`.
     """
     if labels not in LABELS:
         raise DataError(f"unknown labels {labels!r}; choose one of {', '.join(LABELS)}")
     path = Path(source)
-    if not str(source) or not path.exists():
+    if not str(source) or not os.path.exists(path):  # false, not an error, where the name is too long for one
         raise DataError(f"{source or 'the data source'} does not exist: name a folder of videos, a video or a CSV file")
     if (path / INDEX).is_file():
         packed = read_shards(path)
         if packed.columns is None:
             videos = _folder(path, packed.paths, [name.split("/") for name in packed.names], labels, classes)
         else:
-            videos = _named(packed.paths, _column(path, packed.columns, labels, label_column), classes, path)
+            videos = _named(packed.paths, _column(path, packed.columns, labels, label_column), classes, path, path)
         return replace(videos, shards=packed.shard.tolist())
     if path.is_dir():
         paths = find_videos(path)
         return _folder(path, paths, [os.path.relpath(video, path).split(os.sep) for video in paths], labels, classes)
     if path.suffix.lower() in VIDEO_SUFFIXES - {".ts"} or (path.suffix.lower() == ".ts" and _binary(path)):
         return VideoList([str(path)], [-1], [], str(path.parent))
-    return _table(path, labels, label_column, classes)
+    return _table(path, labels, label_column, classes, root)
 
 
 def _binary(path: Path) -> bool:
@@ -142,7 +149,29 @@ def _folder(root: Path, paths: list[str], names: list[list[str]], labels: str, c
     lost = next((path for path, parts in zip(paths, names, strict=True) if len(parts) < 2), None)
     if lost is not None:
         raise DataError(f"{lost} lies in no class folder: with labels=folder every video lies in {root}/<class>/")
-    return _named(paths, [parts[0] for parts in names], classes, root)
+    return _named(paths, [parts[0] for parts in names], classes, root, root)
+
+
+def table_paths(table: Path, names: Sequence[str], root: str = "") -> list[str]:
+    """The paths that a table names, relative to its folder; DataError where one is not below `root`.
+
+    An empty `root` is the table's folder, and "/" allows any path. Paths are compared as they are written, once `..` is
+    taken out, and opened as they were compared. Links are followed wherever they lead: who can put a link into the
+    folder can put a video there as well, and large sets are often kept as links.
+    """
+    fence = os.path.abspath(root or table.parent)
+    paths = [os.path.normpath(table.parent / name) for name in names]
+    strange = [name for name in names if "\0" in name]
+    if strange:
+        raise DataError(f"{table} is no table of videos: a path in it holds a zero byte, {strange[0][:80]!r}")
+    inside = [Path(os.path.abspath(path)).is_relative_to(fence) for path in paths]
+    out = [name for name, fits in zip(names, inside, strict=True) if not fits]
+    if out:
+        raise DataError(
+            f"{table} names {len(out)} of {len(names)} videos outside {fence}, the first {out[0][:200]}: "
+            "if you trust the table, add data.root=/ (root=/ to `jepa check-data` and `jepa surprise`)"
+        )
+    return paths
 
 
 def read_table(path: Path) -> tuple[dict[str, list[str]], bool]:
@@ -153,7 +182,10 @@ def read_table(path: Path) -> tuple[dict[str, list[str]], bool]:
         raise DataError(f"{path} is neither a folder, a video nor a text table") from None
     if not lines:
         raise DataError(f"{path} is an empty table")
-    rows = list(csv.reader(lines))
+    try:
+        rows = list(csv.reader(lines))
+    except csv.Error as error:  # a field of more than 128 KiB: a quote that is never closed
+        raise DataError(f"{path} is not a readable CSV table: {error}") from None
     if "path" in rows[0]:
         header = rows[0]
         if len(rows) == 1:
@@ -169,14 +201,14 @@ def read_table(path: Path) -> tuple[dict[str, list[str]], bool]:
     return {"path": [pair[0] for pair in pairs], "label": [pair[1] for pair in pairs]}, False
 
 
-def _table(path: Path, labels: str, label_column: str, classes: Sequence[str]) -> VideoList:
+def _table(path: Path, labels: str, label_column: str, classes: Sequence[str], root: str) -> VideoList:
     columns, header = read_table(path)
     if not header and labels != "none" and label_column != "label":
         raise DataError(
             f"{path} has no header, so no column {label_column!r}: give a CSV with columns path,{label_column}"
         )
-    paths = [os.path.normpath(path.parent / name) for name in columns["path"]]
-    return _named(paths, _column(path, columns, labels, label_column), classes, path.parent)
+    paths = table_paths(path, columns["path"], root)
+    return _named(paths, _column(path, columns, labels, label_column), classes, path.parent, path)
 
 
 def _column(path: Path, columns: dict[str, list[str]], labels: str, label_column: str) -> list[str]:
@@ -184,26 +216,33 @@ def _column(path: Path, columns: dict[str, list[str]], labels: str, label_column
     if labels == "none" or (label_column == "label" and "label" not in columns):
         return [""] * len(columns["path"])
     if label_column not in columns:
-        raise DataError(f"{path} has no column {label_column!r}; its columns are {', '.join(columns)}")
+        raise DataError(f"{path} has no column {label_column!r}; its columns are {_few(list(columns))}")
     return columns[label_column]
 
 
 def _integer(text: str) -> bool:
-    return text.removeprefix("-").isdigit()
+    return text.removeprefix("-").isdecimal()
 
 
-def _named(paths: list[str], values: list[str], classes: Sequence[str], root: Path) -> VideoList:
+def _named(paths: list[str], values: list[str], classes: Sequence[str], root: Path, source: Path) -> VideoList:
     """Labels as numbers: integers as they are, names by their place among the sorted (or given) class names."""
     given = [value for value in values if value]
     if all(map(_integer, given)):
+        wild = [value for value in given if len(value) > 7 or not -1 <= int(value) < MAX_CLASSES]
+        if wild:  # as many names of classes would be made
+            raise DataError(f"{source} has a label {wild[0][:40]}: number the classes from 0 to below {MAX_CLASSES}")
         labels = [int(value) if value else -1 for value in values]
         return VideoList(paths, labels, [str(i) for i in range(max(labels, default=-1) + 1)], str(root))
     known = list(classes) or sorted(set(given))
     place = {name: i for i, name in enumerate(known)}
     strange = sorted(set(given) - place.keys())
     if strange:
-        raise DataError(f"{root} has classes that training lacks: {', '.join(strange)} (known: {', '.join(known)})")
+        raise DataError(f"{source} has classes that training lacks: {_few(strange)} (known: {_few(known)})")
     return VideoList(paths, [place[value] if value else -1 for value in values], known, str(root))
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:20]) + (f" and {len(names) - 20} more" if len(names) > 20 else "")
 
 
 class FrameSource(Protocol):
@@ -283,7 +322,7 @@ class ClipDataset(Dataset[dict[str, Any]]):
             if len(frames):
                 return candidate, self.transform.place(frames, seed), skipped
             skipped.append(Skip(path, f"{path} is shorter than the clip", bad=False))
-        reasons = "\n".join(f"  {skip.reason}" for skip in skipped[:10])
+        reasons = "\n".join(f"  {printable(skip.reason)}" for skip in skipped[:10])
         raise DataError(f"no clip could be read from {len(skipped)} files in a row:\n{reasons}")
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:

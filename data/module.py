@@ -23,7 +23,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from .cache import FrameCache
 from .config import DataConfig, SourceConfig, validate
 from .dataset import ClipDataset, Skip, VideoList, list_videos
-from .errors import DataError
+from .errors import DataError, printable
 from .stream import ClipStream
 from .transforms import ClipTransform, frame_size
 
@@ -149,7 +149,7 @@ class ClipDataModule(LightningDataModule):
         self._total = len(train)
         val: VideoList | None = None
         if config.val:
-            val = list_videos(config.val, config.labels, config.label_column, train.classes)
+            val = self._listed(config.val, config.labels, train.classes)
             val_cache = build_cache(config, val)
             self._total += len(val)
         elif config.val_fraction > 0:
@@ -166,11 +166,11 @@ class ClipDataModule(LightningDataModule):
     def _train_videos(self) -> tuple[VideoList, list[tuple[range, float]] | None]:
         config = self.config
         if not config.mixture:
-            return list_videos(config.train, config.labels, config.label_column), None
-        parts = [list_videos(part.path, part.labels, config.label_column) for part in config.mixture]
+            return self._listed(config.train, config.labels), None
+        parts = [self._listed(part.path, part.labels) for part in config.mixture]
         classes = sorted({name for part in parts for name in part.classes})
         if classes and not all(name.isdigit() for name in classes):
-            parts = [list_videos(p.path, p.labels, config.label_column, classes) for p in config.mixture]
+            parts = [self._listed(part.path, part.labels, classes) for part in config.mixture]
         groups, first = [], 0
         for part, source in zip(parts, config.mixture, strict=True):
             groups.append((range(first, first + len(part)), source.weight))
@@ -178,6 +178,9 @@ class ClipDataModule(LightningDataModule):
         paths, labels = [p for part in parts for p in part.paths], [n for part in parts for n in part.labels]
         root = os.path.commonpath([os.path.abspath(part.root) for part in parts])
         return VideoList(paths, labels, max((part.classes for part in parts), key=len), root), groups
+
+    def _listed(self, path: str, labels: str, classes: Sequence[str] = ()) -> VideoList:
+        return list_videos(path, labels, self.config.label_column, classes, self.config.root)
 
     # ------------------------------------------------------------------ loaders
 
@@ -260,7 +263,7 @@ class ClipDataModule(LightningDataModule):
 
 
 def _listing(skips: list[Skip], most: int = 50) -> str:
-    lines = [f"  {skip.reason}" for skip in skips[:most]]
+    lines = [f"  {printable(skip.reason)}" for skip in skips[:most]]
     return "\n".join(lines + [f"  and {len(skips) - most} more"] * (len(skips) > most))
 
 

@@ -71,10 +71,12 @@ def open_video(path: str | os.PathLike[str], backend: str = "auto") -> Video:
     member = tars.find(path)
     if member is not None:
         tars.check(member, path)
-    elif not path.exists():
+    elif not os.path.exists(path):  # nor can it where its name is too long
         raise DataError(f"{path} does not exist")
     elif not path.is_file():
         raise DataError(f"{path} is not a file")
+    elif os.fsencode(path).decode(errors="replace") != str(path):
+        raise DataError(f"{path} has a name that is not UTF-8, and no reader here takes it: rename it")
     elif path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
     if backend == "decord":

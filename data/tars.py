@@ -201,7 +201,8 @@ def _parsed(folder: str, changed: int) -> Shards:
         of, offset, size = (np.array(videos[key], np.int64) for key in ("shard", "offset", "size"))
         lengths = {len(videos["name"]), *map(len, (of, offset, size)), *map(len, (columns or {}).values())}
         ends = np.array([shard.size for shard in shards])[of]
-        if len(lengths) > 1 or not len(of) or of.min() < 0 or size.min() < 1 or (offset + size > ends).any():
+        away = any(shard.name != os.path.basename(shard.name) for shard in shards)  # an index from elsewhere stays here
+        if away or len(lengths) > 1 or not len(of) or of.min() < 0 or size.min() < 1 or (offset + size > ends).any():
             raise ValueError
         return Shards(file.parent, shards, videos["name"], of, offset, size, columns)
     except (ValueError, KeyError, TypeError, IndexError, AttributeError):

@@ -45,6 +45,7 @@ class ShardConfig:
     check             decode every video first and leave out those that break; false: only those that are not there.
     workers, timeout  processes that check, and the seconds each video is given.
     seed              of the order in which videos are spread over shards.
+    root              folder that a table's paths may not leave; empty: the table's own ("/" allows any path).
     """
 
     path: str = "???"
@@ -54,6 +55,7 @@ class ShardConfig:
     workers: int = 2
     timeout: float = 60.0
     seed: int = 0
+    root: str = ""
     progress: bool = True
 
 
@@ -85,7 +87,7 @@ def shard_videos(config: ShardConfig) -> Packed:
         raise DataError(f"{out} already holds shards: name another out=, or remove it")
     if config.shard_mb <= 0:
         raise DataError(f"shard_mb={config.shard_mb:g} must be positive")
-    videos = list_videos(source, "none")
+    videos = list_videos(source, "none", root=config.root)
     if videos.shards:
         raise DataError(f"{source} holds shards already: name the videos they were made of")
     table = None if source.is_dir() or videos.paths == [str(source)] else read_table(source)[0]

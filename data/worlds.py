@@ -18,6 +18,8 @@ import json
 import multiprocessing
 import os
 import signal
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -76,8 +78,16 @@ def load_truth(path: str | Path) -> dict[str, np.ndarray]:
     file = path / "truth.npz" if path.is_dir() else path
     if not file.is_file():
         raise DataError(f"{file} does not exist; write the worlds again with `jepa worlds out=...`.")
-    with np.load(file, allow_pickle=False) as arrays:
-        return dict(arrays)
+    try:
+        with zipfile.ZipFile(file):  # which np.load does not insist on
+            pass
+        with np.load(file, allow_pickle=False) as arrays:
+            found = dict(arrays)
+        if not all(isinstance(value, np.ndarray) for value in found.values()):
+            raise ValueError("it holds more than arrays")
+        return found
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DataError(f"{file} is damaged ({error}): delete its folder, and write the worlds again") from None
 
 
 def split_of(config: WorldConfig) -> np.ndarray:

@@ -26,6 +26,7 @@ _NAMES = (
 COLOURS = {name: f"#0103{number:02x}" for number, name in enumerate(_NAMES, 1)}
 _STYLE: Any = {
     "svg.fonttype": "none",
+    "text.parse_math": False,  # a $ in a name is a $
     "font.size": 11.5,
     "text.color": COLOURS["ink"],
     "axes.edgecolor": COLOURS["rule"],

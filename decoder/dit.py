@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from jepa.config import check_sizes, check_tokens, within
 from jepa.grid import Grid
 from jepa.layers import Attention, Rope, run_blocks
 from jepa.posembed import rope3d, sincos3d
@@ -99,6 +100,11 @@ class VideoDiT(nn.Module):
         super().__init__()
         self.config = config
         width, patch = config.width, config.patch_dim
+        check_sizes("dit", width, config.depth, config.num_heads, config.mlp_ratio)
+        check_tokens("dit", config.patch_size, config.tubelet_size, min(config.in_channels, 1000))
+        for key in ("in_channels", "condition_dim"):  # a head for latents has as many channels as they have values
+            within(f"dit.{key}", getattr(config, key), 1, 1_000_000)
+        within("dit.bottleneck", config.bottleneck, 0, 100_000)
         if config.bottleneck:
             self.patch_embed: nn.Module = nn.Sequential(
                 nn.Linear(patch, config.bottleneck, bias=False), nn.Linear(config.bottleneck, width)

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from jepa.errors import CheckpointError, ConfigError
+from jepa.weights import BROKEN
 
 INCEPTION_BLOCKS = ("3b", "3c", "4b", "4c", "4d", "4e", "4f", "5b", "5c")
 BATCH_NORM_EPS = 1e-3
@@ -131,8 +132,8 @@ def unpickle_arrays(content: bytes, source: str | Path) -> Any:
     """What a pickle of plain containers and numpy arrays holds; CheckpointError if it asks for anything else."""
     try:
         return _ArraysOnly(io.BytesIO(content)).load()
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{source} is not a pickle of numpy arrays: {error}") from None
+    except BROKEN as error:
+        raise CheckpointError(f"{source} is not a pickle of numpy arrays: {' '.join(str(error).split())}") from None
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -31,11 +31,14 @@ from decoder.latents import LatentSource, LatentStats
 from jepa.config import ConfigError, differences
 from jepa.errors import CheckpointError
 from jepa.files import replacing, write_text
+from jepa.weights import read_json
 
 VIDEO, TARGET = "video", "target"
 SHARD_BYTES = 512e6  # of a file at most, unless one clip is larger; a build holds as much in memory
 # What does not change which clips are drawn, or how much is read at once.
-MAY_CHANGE = tuple(f"data.{key}" for key in ("batch_size", "workers", "prefetch", "backend", "cache*", "max_bad_*"))
+MAY_CHANGE = tuple(
+    f"data.{key}" for key in ("batch_size", "workers", "prefetch", "backend", "root", "cache*", "max_bad_*")
+)
 
 Clips = Callable[[list[range]], Iterable[tuple[Tensor, Tensor]]]
 
@@ -158,9 +161,9 @@ class Shards:
     def _check_index(self) -> None:
         file = self.folder / "index.json"
         try:
-            before = json.loads(file.read_text()) if file.is_file() else {}
-        except ValueError as error:
-            raise CheckpointError(f"{file} is not JSON ({error}): delete {self.folder}") from None
+            before = read_json(file) if file.is_file() else {}
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}: delete {self.folder}") from None
         wanted = json.loads(json.dumps(asdict(self.index)))
         other = [f"{key} was {a!r} and is {b!r}" for key, (a, b) in differences(before, wanted, MAY_CHANGE).items()]
         if other:

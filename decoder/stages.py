@@ -19,6 +19,7 @@ from decoder.findings import duration
 from jepa import ConfigError
 from jepa.config import differences
 from jepa.files import write_text
+from jepa.weights import read_json
 
 IRRELEVANT = ("*.resume", "*.progress", "*.workers")  # settings that may change between two starts of a job
 
@@ -48,7 +49,7 @@ class Ledger:
 
     def __init__(self, file: Path) -> None:
         self.file = file
-        self._starts: dict[str, list[dict[str, Any]]] = json.loads(file.read_text()) if file.is_file() else {}
+        self._starts: dict[str, list[dict[str, Any]]] = read_json(file) if file.is_file() else {}
 
     @contextmanager
     def timed(self, name: str, folder: Path) -> Iterator[None]:
@@ -111,7 +112,7 @@ def claim(out: Path, stages: list[Stage]) -> None:
     """
     file = out / "plan.json"
     wanted = json.loads(json.dumps({stage.name: asdict(stage.config) for stage in stages}))
-    before = json.loads(file.read_text()) if file.is_file() else {}
+    before = read_json(file) if file.is_file() else {}
     before |= {stage.name: _filled(stage.config, before[stage.name]) for stage in stages if stage.name in before}
     both = before.keys() & wanted.keys()
     other = sorted(differences({k: before[k] for k in both}, {k: wanted[k] for k in both}, IRRELEVANT))

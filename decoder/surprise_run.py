@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from data.clips import clip_step
 from data.config import DataConfig
-from data.errors import DataError
+from data.dataset import table_paths
+from data.errors import DataError, printable
 from data.reader import open_video
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD, ClipTransform, frame_size
 from decoder.arms import Arm, CopyArm, ExtrapolateArm, load_arm
@@ -52,6 +53,7 @@ class SurpriseConfig:
     videos      a table with columns path, pair, possible, concept, and perhaps condition, evidence (the first frame in
                 which the two videos of a pair differ) and twin (a pair of the same scenes with exchanged roles), such
                 as `jepa pairs` writes.
+    root        folder that the paths of the table may not leave; empty: the table's own folder; "/": anywhere.
     out         where surprise.json and surprise.csv go; empty: surprise/ beside the checkpoint.
     jepa        the JEPA whose latents the checkpoint samples, where it is of that kind.
     context     tubelets of a window that the model sees; null: half.
@@ -62,6 +64,7 @@ class SurpriseConfig:
 
     checkpoint: str = "???"
     videos: str = "???"
+    root: str = ""
     out: str = ""
     jepa: str = ""
     context: int | None = None
@@ -115,7 +118,7 @@ def surprise(config: SurpriseConfig) -> dict[str, Table]:
         value = getattr(config, key)
         if value is not None and value < 1:
             raise ConfigError(f"{key} is {getattr(config, key)}: give at least 1")
-    pairs = read_pairs(config.videos)
+    pairs = read_pairs(config.videos, config.root)
     clip = _clip_settings(config)
     device = pick_device(config.device)
     arm = load_arm(config.checkpoint, jepa=config.jepa, device=device)
@@ -156,8 +159,11 @@ def accuracy_tables(
     }
 
 
-def read_pairs(table: str | Path) -> list[tuple[VideoRow, VideoRow]]:
-    """(possible, impossible) of every pair of a table, in its order. DataError, naming the row, where it cannot be."""
+def read_pairs(table: str | Path, root: str = "") -> list[tuple[VideoRow, VideoRow]]:
+    """(possible, impossible) of every pair of a table, in its order. DataError, naming the row, where it cannot be.
+
+    `root`: see `data.dataset.table_paths`.
+    """
     table = Path(table)
     if not table.is_file():
         raise DataError(f"{table} does not exist: give the table of pairs, such as `jepa pairs` writes")
@@ -165,6 +171,8 @@ def read_pairs(table: str | Path) -> list[tuple[VideoRow, VideoRow]]:
         lines = list(csv.DictReader(table.read_text(encoding="utf-8-sig").splitlines()))
     except UnicodeDecodeError:
         raise DataError(f"{table} is not a text table: give the table of pairs, not a video") from None
+    except csv.Error as error:
+        raise DataError(f"{table} is not a readable CSV table: {error}") from None
     needed = ("path", "pair", "possible", "concept")
     missing = [key for key in needed if not lines or key not in lines[0]]
     if missing:
@@ -172,8 +180,9 @@ def read_pairs(table: str | Path) -> list[tuple[VideoRow, VideoRow]]:
             f"{table} has no column {', '.join(missing)}; a table of pairs has path, pair, possible, concept"
         )
     found: dict[str, dict[bool, VideoRow]] = {}
-    for number, line in enumerate(lines, 2):
-        row = _row(table, number, line)
+    paths = table_paths(table, [line["path"] or "" for line in lines], root)
+    for number, (line, path) in enumerate(zip(lines, paths, strict=True), 2):
+        row = _row(table, number, line, Path(path))
         if row.possible in found.setdefault(row.pair, {}):
             word = "possible" if row.possible else "impossible"
             raise DataError(f"{table}, line {number}: pair {row.pair!r} has two {word} videos; name every pair apart")
@@ -185,7 +194,7 @@ def read_pairs(table: str | Path) -> list[tuple[VideoRow, VideoRow]]:
     return [(pair[True], pair[False]) for pair in found.values()]
 
 
-def _row(table: Path, number: int, line: dict[str, str]) -> VideoRow:
+def _row(table: Path, number: int, line: dict[str, str], path: Path) -> VideoRow:
     if any(value is None for value in line.values()):
         raise DataError(f"{table}, line {number}: it has fewer fields than the header")
     words = {"true": True, "1": True, "false": False, "0": False}
@@ -193,9 +202,8 @@ def _row(table: Path, number: int, line: dict[str, str]) -> VideoRow:
     if possible is None:
         raise DataError(f"{table}, line {number}: possible is {line['possible']!r}; write True or False")
     evidence = line.get("evidence", "").strip()
-    if evidence and not evidence.isdigit():
+    if evidence and not (evidence.isdecimal() and len(evidence) < 10):
         raise DataError(f"{table}, line {number}: evidence is {evidence!r}; write the number of a frame, or nothing")
-    path = table.parent / line["path"]
     if not path.is_file():
         raise DataError(f"{table}, line {number}: {path} does not exist")
     moment = int(evidence) if evidence else None
@@ -258,7 +266,7 @@ def accuracy_lines(results: dict[str, Table], score: str = "mean") -> str:
         for condition in by_condition:
             if "all" not in (concept, condition) or (concept == "all" != condition):
                 found = [results[name][score][concept][condition] for name in names]
-                lines.append(line(f"{concept[:32]:<32} {condition}", found))
+                lines.append(line(printable(f"{concept[:32]:<32} {condition}"), found))
     for each in SCORES:
         lines.append(line(f"{'all':<32} {each}", [results[name][each]["all"]["all"] for name in names]))
     return "\n".join(lines)

@@ -16,7 +16,6 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -37,7 +36,7 @@ from decoder.module import (
     WeightEMA,
 )
 from decoder.shards import TARGET, VIDEO, ShardIndex, Shards, task_name
-from jepa.config import ConfigError, load_config
+from jepa.config import ConfigError, load_config, stored_settings
 from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
@@ -245,10 +244,11 @@ def data_settings(jepa: str, chosen: dict[str, Any]) -> DataConfig:
     for folder in (shipped(jepa), shipped(jepa).parent):
         file = folder / "config.yaml"
         if file.is_file():
-            run = OmegaConf.to_container(OmegaConf.load(file))
-            inherited = run.get("data", {}) if isinstance(run, dict) else {}
+            inherited = stored_settings(file).get("data", {})
+            if not isinstance(inherited, dict):
+                raise ConfigError(f"data in {file} must be a table of settings, not {inherited!r}")
             if chosen.get("train") or chosen.get("mixture"):  # other clips altogether: the old ones must not mix in
-                inherited = {k: v for k, v in inherited.items() if k not in ("train", "val", "mixture")}
+                inherited = {k: v for k, v in inherited.items() if k not in ("train", "val", "mixture", "root")}
             words = {**inherited, **chosen}
             break
     return load_config(_Run, None, [f"data.{key}={json.dumps(value)}" for key, value in words.items()]).data

@@ -15,6 +15,7 @@ from huggingface_hub import PyTorchModelHubMixin
 from timm.layers import Mlp
 from torch import Tensor, nn
 
+from jepa.config import check_sizes, within
 from jepa.layers import Block, attend, rescale
 from jepa.weights import load_shared, save_shared
 
@@ -71,6 +72,7 @@ class AttentivePooler(nn.Module):
 
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__()
+        check_sizes("classifier", config.embed_dim, config.depth, config.num_heads, config.mlp_ratio)
         dim, heads, ratio, eps = config.embed_dim, config.num_heads, config.mlp_ratio, config.eps
         self.query_tokens = nn.Parameter(torch.zeros(1, 1, dim))
         self.blocks = nn.ModuleList(Block(dim, heads, ratio, eps) for _ in range(config.depth))
@@ -89,6 +91,7 @@ class AttentiveClassifier(nn.Module, PyTorchModelHubMixin):
         super().__init__()
         self.config = config = config or ClassifierConfig()
         self.pooler = AttentivePooler(config)
+        within("classifier.num_classes", config.num_classes, 1, 1_000_000)
         self.linear = nn.Linear(config.embed_dim, config.num_classes)
         for module in self.modules():
             if isinstance(module, nn.Linear):

@@ -31,12 +31,14 @@ class CheckConfig:
     """Everything `jepa check-data` reads.
 
     path                    a folder (searched recursively), a table or a video.
+    root                    folder that the paths of a table may not leave; empty: the table's own; "/": anywhere.
     num_frames, stride, fps the clips to count.
     workers, timeout        processes, and the seconds each file is given.
     out                     also write the report of every file here, as .csv or .json.
     """
 
     path: str = "???"
+    root: str = ""
     num_frames: int = 16
     stride: int = 1
     fps: float | None = None
@@ -60,6 +62,7 @@ def _check_data(config: Any) -> None:
         config.workers,
         config.timeout,
         config.progress,
+        config.root,
     )
     print(report_table(reports, config.path))
     if config.out:
@@ -325,17 +328,17 @@ def _hush() -> None:
 def main() -> None:
     """Entry point: exceptions a user can act on become one sentence."""
     _hush()
-    from data.errors import DataError
+    from data.errors import DataError, printable
 
     code = 0
     try:
         run(sys.argv[1:])
     except (ConfigError, DataError, CheckpointError, DivergedError) as error:
-        print(f"jepa: {error}", file=sys.stderr)
+        print(f"jepa: {printable(str(error))}", file=sys.stderr)
         code = 2
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"jepa: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"jepa: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
         code = 2
     except Interrupted as stop:
         print(f"jepa: {stop}", file=sys.stderr)

@@ -1,11 +1,13 @@
 """Settings as dataclasses, merged from YAML and `key=value` words by OmegaConf.
 
 An unknown key, a wrong type or a missing file is one `ConfigError` that names it and, for a key, the nearest known one.
-Nothing is read with `.get`: what is not declared here, or in the schema of an entry point, does not exist.
+Nothing is read with `.get`: what is not declared here, or in the schema of an entry point, does not exist. No file can
+run code (YAML's safe loader), and one that came with a model cannot read the environment either (`stored_settings`).
 """
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -14,7 +16,7 @@ from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 from omegaconf import MISSING, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
+from yaml import AliasEvent, SafeLoader, YAMLError, parse
 
 from jepa.errors import ConfigError
 from jepa.files import write_text
@@ -106,6 +108,26 @@ def choose(key: str, value: str, known: tuple[str, ...]) -> str:
     return value
 
 
+def within(key: str, value: float, low: float, high: float) -> None:
+    """ConfigError unless low <= value <= high: beyond that no model was ever meant, and building one would not end."""
+    if not low <= value <= high:
+        raise ConfigError(f"{key} is {value}: give {low} to {high}")
+
+
+def check_sizes(name: str, embed_dim: int, depth: int, num_heads: int, mlp_ratio: float) -> None:
+    """`within`, for a stack of transformer blocks that is called `name`."""
+    for key, value in (("embed_dim", embed_dim), ("num_heads", num_heads)):
+        within(f"{name}.{key}", value, 1, 100_000)
+    within(f"{name}.depth", depth, 0, 1000)
+    within(f"{name}.mlp_ratio", mlp_ratio, 1 / embed_dim, 100)
+
+
+def check_tokens(name: str, patch_size: int, tubelet_size: int, in_channels: int) -> None:
+    """`within`, for the tokens of a model that is called `name`."""
+    for key, value in (("patch_size", patch_size), ("tubelet_size", tubelet_size), ("in_channels", in_channels)):
+        within(f"{name}.{key}", value, 1, 1000)
+
+
 def load_config(schema: type[Schema], path: str | Path | None = None, overrides: list[str] | None = None) -> Schema:
     """The schema's defaults, then the YAML file, then `key=value` words (dotted keys), as an instance of the schema.
 
@@ -116,14 +138,7 @@ def load_config(schema: type[Schema], path: str | Path | None = None, overrides:
         file = Path(path)
         if not file.is_file():
             raise ConfigError(f"{file}: no such config file")
-        try:
-            loaded = OmegaConf.load(file)
-        except (YAMLError, UnicodeDecodeError, OmegaConfBaseException) as error:
-            raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
-        except OSError as error:
-            if error.filename is not None:
-                raise
-            raise ConfigError(f"{file} must be a table of settings, not a single value") from None
+        loaded = _read_yaml(file)
     of_preset = getattr(schema, "of_preset", None)
     named = [word.partition("=")[2] for word in overrides or [] if word.startswith("preset=")]
     name = named[-1] if named else OmegaConf.is_dict(loaded) and loaded.get("preset")
@@ -153,9 +168,56 @@ def _finished(schema: type[Schema], merged: Any, words: Sequence[str]) -> Schema
         missing = OmegaConf.missing_keys(merged)
         if missing:
             raise ConfigError(f"{sorted(missing)[0]} must be given, as {sorted(missing)[0]}=...")
-        return cast(Schema, OmegaConf.to_object(merged))
+        finished = cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:  # an interpolation ${...} of what does not exist
         raise ConfigError(f"{error.full_key or 'a value'}: {_reason(error)}") from None
+    for dotted, setting in _flat("", dataclasses.asdict(cast(Any, finished))).items():
+        if any(isinstance(part, float) and not math.isfinite(part) for part in _parts(setting)):
+            raise ConfigError(f"{dotted} is {setting}: give a finite number")
+    return finished
+
+
+def _parts(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def stored_settings(file: Path) -> dict[str, Any]:
+    """The settings that a run or an import left in `file`, as plain values; none where there is no such file.
+
+    ConfigError where it is damaged, or asks for ${...}: it may have come with a model, and what it would read is the
+    environment of whoever uses that.
+    """
+    if not file.is_file():
+        return {}
+    found = OmegaConf.to_container(_read_yaml(file))
+    if not isinstance(found, dict):
+        raise ConfigError(f"{file} must be a table of settings, not a {type(found).__name__}")
+    check_plain(found, file)
+    return cast(dict[str, Any], found)
+
+
+def check_plain(settings: object, source: str | Path) -> None:
+    """ConfigError where a value of stored settings is an interpolation."""
+    if "${" in str(settings):
+        raise ConfigError(f"{source} asks for ${{...}}, where stored settings hold plain values: write the value there")
+
+
+def _read_yaml(file: Path) -> Any:
+    try:
+        text = file.read_text(encoding="utf-8")
+        if any(isinstance(event, AliasEvent) for event in parse(text, SafeLoader)):  # a few lines of them fill memory
+            raise ConfigError(f"{file} repeats a part by *name: write it out, or take a value from a key with ${{key}}")
+        return OmegaConf.load(file)
+    except ConfigError:
+        raise
+    except RecursionError:
+        raise ConfigError(f"{file} is not valid YAML for settings: it is nested too deeply") from None
+    except (YAMLError, ValueError, OmegaConfBaseException) as error:
+        raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        if error.filename is not None:
+            raise
+        raise ConfigError(f"{file} must be a table of settings, not a single value") from None
 
 
 def save_config(config: object, path: str | Path) -> None:
@@ -212,6 +274,8 @@ def _refuse_unknown(schema: type, node: object, source: str, prefix: str) -> Non
             _refuse_unknown(cast(type, kind), value, source, f"{prefix}{key}.")
         elif get_origin(kind) is list and isinstance(value, dict):
             raise ConfigError(f"{prefix}{key} in {source} is a list: give the whole of it, as {prefix}{key}=[...]")
+        elif get_origin(kind) is list and item is None and any(isinstance(part, dict | list) for part in _parts(value)):
+            raise ConfigError(f"{prefix}{key} in {source} is {value!r}: give a list of plain values")
         elif item is not None and isinstance(value, list):
             for i, entry in enumerate(value):
                 _refuse_unknown(cast(type, item), entry, source, f"{prefix}{key}[{i}].")

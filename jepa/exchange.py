@@ -9,22 +9,22 @@ A folder that was imported holds config.json and model.safetensors, config.yaml 
 """
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from jepa.attentive import AttentiveClassifier
 from jepa.checkpoints import Imported, read_official, read_transformers, write_official, write_transformers
-from jepa.config import ConfigError, choose
+from jepa.config import ConfigError, choose, stored_settings
 from jepa.files import replacing, write_text
 from jepa.jepa import JEPA
-from jepa.weights import CONFIG, WEIGHTS, CheckpointError, locate, read_checkpoint
+from jepa.weights import CONFIG, WEIGHTS, CheckpointError, locate, pinned, read_checkpoint, read_json, read_tensors
 
 INDEX = "model.safetensors.index.json"
 FORMATS = ("transformers", "official")
@@ -36,7 +36,7 @@ class ImportConfig:
     """Everything `jepa import` reads.
 
     source      a hub name or folder of transformers' format, or a file of Meta's.
-    revision    of a hub repository: a commit, a tag or a branch.
+    revision    of a hub repository: a commit, a tag or a branch, of which it is said what commit that is now.
     family      vjepa1 or vjepa2, for Meta's files; auto: by their tables of positions and mask tokens.
     num_heads   of the encoder's attention, and `predictor_heads`, for files of a size that is not official; 0: as the
                 official ones.
@@ -104,8 +104,8 @@ def read_foreign(config: ImportConfig) -> Imported:
         return read_official(read_checkpoint(source), str(source), config.family, *heads, config.head)
     if source.suffix in (".pt", ".pth", ".tar") or (config.source.startswith((".", "/", "~")) and not source.is_dir()):
         raise CheckpointError(f"{source}: no such file or folder")
-    options = {"revision": config.revision} if config.revision else {}
-    settings = _json(locate(config.source, CONFIG, options))
+    options = pinned(config.source, {"revision": config.revision} if config.revision else {})
+    settings = read_json(locate(config.source, CONFIG, options))
     if {"encoder", "predictor"} <= settings.keys():
         raise CheckpointError(f"{config.source} is a model of this project already: give it where a model is asked for")
     if settings.get("model_type") != "vjepa2":
@@ -151,8 +151,10 @@ def _clips(found: Imported, config: ImportConfig) -> dict[str, Any]:
 def _stored_clips(model: Path) -> dict[str, Any]:
     """`data` of the config.yaml in a model's folder, or beside a checkpoint."""
     file = (model if model.is_dir() else model.parent) / "config.yaml"
-    stored = OmegaConf.to_container(OmegaConf.load(file)) if file.is_file() else {}
-    return stored.get("data", {}) if isinstance(stored, dict) else {}
+    clips = stored_settings(file).get("data", {})
+    if not isinstance(clips, dict):
+        raise ConfigError(f"data in {file} must be a table of settings, not {clips!r}")
+    return clips
 
 
 def _preprocessor(size: int) -> dict[str, Any]:
@@ -167,24 +169,22 @@ def _tensors(source: str, options: dict[str, Any]) -> dict[str, Tensor]:
         files = [locate(source, WEIGHTS, options)]
     except CheckpointError as error:
         try:
-            index = _json(locate(source, INDEX, options))
+            where = locate(source, INDEX, options)
         except CheckpointError:
             raise error from None
-        files = [locate(source, name, options) for name in sorted(set(index.get("weight_map", {}).values()))]
+        names = _parts(where)
+        files = [locate(source, name, options) for name in sorted(set(names))]
     tensors: dict[str, Tensor] = {}
     for file in files:
-        try:
-            tensors |= load_file(file)
-        except SafetensorError as error:
-            raise CheckpointError(f"{file} is not a readable safetensors file: {error}") from None
+        tensors |= read_tensors(file)
     return tensors
 
 
-def _json(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text())
-    except ValueError as error:
-        raise CheckpointError(f"{file} is not JSON: {error}") from None
-    if not isinstance(found, dict):
-        raise CheckpointError(f"{file} is not the config of a model")
-    return found
+def _parts(index: Path) -> list[str]:
+    """The files that an index names: safetensors beside it, and nothing else anywhere else."""
+    parts = read_json(index).get("weight_map")
+    names = list(parts.values()) if isinstance(parts, dict) else []
+    plain = re.compile(r"[\w-][\w.-]*\.safetensors")
+    if not names or not all(isinstance(name, str) and plain.fullmatch(name) for name in names):
+        raise CheckpointError(f"{index} does not name the safetensors files beside it")
+    return names

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from jepa.config import ConfigError
 
+MAX_TOKENS = 2**20  # of a clip: fifty times those of the largest released model, and no attention goes further
+
 
 class Grid(NamedTuple):
     """Number of tokens along time, height and width."""
@@ -33,10 +35,13 @@ def token_grid(video_shape: tuple[int, ...] | torch.Size, tubelet_size: int, pat
         ("height", height, patch_size, "patch_size"),
         ("width", width, patch_size, "patch_size"),
     ):
-        if size % step or size == 0:
+        if size < 1 or size % step:
             near = max(step, round(size / step) * step)
             raise ConfigError(f"{name} {size} is not a multiple of {key} {step}: choose {near}, or another {key}")
-    return Grid(frames // tubelet_size, height // patch_size, width // patch_size)
+    grid = Grid(frames // tubelet_size, height // patch_size, width // patch_size)
+    if grid.num_tokens > MAX_TOKENS:
+        raise ConfigError(f"{frames} frames of {height} x {width} are {grid.num_tokens} tokens: give smaller clips")
+    return grid
 
 
 def patchify(video: Tensor, tubelet_size: int, patch_size: int) -> Tensor:

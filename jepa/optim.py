@@ -64,8 +64,11 @@ def adamw(model: nn.Module, lr: float, weight_decay: float, betas: list[float]) 
 
     Not fused: Lightning cannot clip gradients under a fused optimizer.
     """
-    if len(betas) != 2:
-        raise ConfigError(f"optim.betas is {list(betas)}: give two numbers")
+    if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+        raise ConfigError(f"optim.betas is {list(betas)}: give two numbers from 0 to below 1")
+    for key, value in (("lr", lr), ("weight_decay", weight_decay)):
+        if value < 0:
+            raise ConfigError(f"optim gives a {key} of {value} at the start: give none below 0")
     spared, decayed = param_groups_weight_decay(model, 1.0)  # it does not split where the decay is zero
     groups = [spared | {"decays": False}, decayed | {"decays": True, "weight_decay": weight_decay}]
     return torch.optim.AdamW(groups, lr=lr, betas=(betas[0], betas[1]))

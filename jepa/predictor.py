@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from jepa.config import EncoderConfig, PredictorConfig
+from jepa.config import EncoderConfig, PredictorConfig, check_sizes, within
 from jepa.grid import Grid
 from jepa.layers import Block, init_weights, run_blocks
 from jepa.vit import Positions
@@ -15,6 +15,8 @@ class Predictor(nn.Module):
     def __init__(self, config: PredictorConfig, encoder: EncoderConfig, target_dim: int) -> None:
         super().__init__()
         dim = config.embed_dim
+        check_sizes("predictor", dim, config.depth, config.num_heads, config.mlp_ratio)
+        within("predictor.num_mask_tokens", config.num_mask_tokens, 1, 1000)
         self.predictor_embed = nn.Linear(encoder.embed_dim, dim)
         self.mask_tokens = nn.ParameterList(nn.Parameter(torch.zeros(1, 1, dim)) for _ in range(config.num_mask_tokens))
         self.predictor_blocks = nn.ModuleList(

@@ -27,6 +27,7 @@ from data.module import ClipDataModule, DataConfig, build_cache, collate_clips, 
 from data.tars import file_state
 from jepa.attentive import ClassifierConfig
 from jepa.config import ConfigError, choose
+from jepa.errors import CheckpointError
 from jepa.files import replacing, write_text
 from jepa.heads import HeadResult, HeadsConfig, HeadsModule, PixelTokens, check_heads, head_result, train_heads
 from jepa.jepa import JEPA
@@ -36,7 +37,7 @@ from jepa.vit import VideoViT
 
 REPRESENTATIONS = ("jepa", "random", "pixels")
 CLASSIFIER = "classifier"
-ASIDE = ("workers", "prefetch")  # settings of data that change nothing in a clip
+ASIDE = ("workers", "prefetch", "root")  # settings of data that change nothing in a clip
 Results = dict[str, dict[str, dict[str, dict[str, ProbeResult]]]]  # [task][representation][probe][label fraction]
 
 
@@ -126,7 +127,7 @@ def _check(config: ProbeConfig) -> None:
 
 
 def _labels(config: ProbeConfig, path: str, task: TaskConfig) -> list[str]:
-    videos = list_videos(path, config.data.labels, task.column)
+    videos = list_videos(path, config.data.labels, task.column, root=config.data.root)
     if not videos.classes or min(videos.labels) < 0:
         raise DataError(f"{path} has no labels in the column {task.column!r}, which the probe task {task.name!r} needs")
     return [videos.classes[label] for label in videos.labels]
@@ -138,7 +139,7 @@ def _extract(trained: JEPA, random: VideoViT | None, config: ProbeConfig, path: 
 
     They go to disk batch by batch and are read from there: with places those of a ViT-L are 4 MB a clip.
     """
-    videos = list_videos(path, config.data.labels, config.tasks[0].column)
+    videos = list_videos(path, config.data.labels, config.tasks[0].column, root=config.data.root)
     keep_places = "attentive" in config.probes  # the other probes look at averages over space, a fraction of the size
     pixels = {key: value for key, value in asdict(config.data).items() if key not in (*ASIDE, "batch_size")}
     chosen = list(config.representations)
@@ -171,7 +172,10 @@ def _extract(trained: JEPA, random: VideoViT | None, config: ProbeConfig, path: 
 
 
 def _stored(file: Path) -> Features:
-    return Features(np.load(file, mmap_mode="c"))  # c: nothing is written, but torch wants arrays that could be
+    try:
+        return Features(open_memmap(file, "c"))  # c: nothing is written, but torch wants arrays that could be
+    except (ValueError, EOFError) as error:  # a pickle in it is not read, which np.load leaves to an option
+        raise CheckpointError(f"{file} is damaged ({error}): delete it, and it will be computed anew") from None
 
 
 def _encoder(name: str, trained: JEPA, random: VideoViT | None, config: ProbeConfig) -> nn.Module:
@@ -220,7 +224,7 @@ def _classify(
     classifier = ClassifierConfig(dim, num_heads, config.heads.depth, len(classes))
     batches = (ceil(len(data.train_set) / config.data.batch_size), ceil(len(data.val_set) / config.data.batch_size))
     clips = {key: value for key, value in asdict(data.config).items() if key not in ASIDE}
-    videos = list_videos(config.data.train, config.data.labels, task.column)
+    videos = list_videos(config.data.train, config.data.labels, task.column, root=config.data.root)
     key = _key(clips, _files(videos), config, videos.labels, classes, asdict(config.heads), _digest(trained))
     run = out / "heads" / f"{task.name}-{name}-{key}"
     module = train_heads(encoder, classifier, config.heads, data, batches, run, config.progress)
@@ -234,7 +238,7 @@ def _answers(module: HeadsModule, config: ProbeConfig, task: TaskConfig) -> list
     """What the chosen head says of every video of `data.val`."""
     device = pick_device()
     head, encoder = module.heads[module.chosen].to(device).eval(), module.frozen.to(device)
-    videos = list_videos(config.data.val, config.data.labels, task.column)
+    videos = list_videos(config.data.val, config.data.labels, task.column, root=config.data.root)
     rows: list[int] = []
     for video in _clips(config, videos, config.data.val, f"answers of {Path(config.data.val).name}"):
         with autocast(device):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytorch_lightning as pl
 import torch
 
+from data.config import machine_memory
 from data.module import ClipDataModule, DataConfig
 from data.transforms import frame_size
 from jepa.config import ConfigError, JEPAConfig, PredictorConfig
@@ -133,6 +134,10 @@ def check_mask_tokens(config: PredictorConfig, masks: list[MaskConfig]) -> None:
 
 def build_jepa(config: PretrainConfig) -> JEPA:
     """The model of `config`, with the weights of `init_from` and the target encoder of `teacher` where given."""
+    with torch.device("meta"):  # what is only counted takes no room
+        count = sum(p.numel() for p in JEPA(config.model).parameters())
+    if 4 * count > machine_memory():
+        raise ConfigError(f"model has {count:.3g} weights, more than this machine's memory holds: give a smaller one")
     jepa = JEPA(config.model)
     if config.init_from:
         found = JEPA.load(config.init_from)

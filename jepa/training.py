@@ -17,7 +17,7 @@ from pytorch_lightning.strategies import ModelParallelStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from tensorboard.backend.event_processing.event_accumulator import SCALARS, EventAccumulator
 
-from jepa.config import ConfigError, choose, save_config
+from jepa.config import ConfigError, choose, save_config, within
 from jepa.recovery import FiniteSteps, LastCheckpoint, StopSignals, WholeCheckpointIO
 from jepa.resuming import check_run, check_settings
 from jepa.scaling import compile_blocks, recompute_activations
@@ -144,6 +144,7 @@ def build_trainer(
     for key in ("max_steps", "accumulate_grad_batches", "val_every", "log_every"):
         if getattr(config, key) < 1:
             raise ConfigError(f"trainer.{key} is {getattr(config, key)}: give at least 1")
+    within("trainer.threads", config.threads, 0, 1024)
     if config.threads:
         torch.set_num_threads(config.threads)
     try:

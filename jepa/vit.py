@@ -4,12 +4,14 @@ The patch embedding keeps the parameters (and checkpoint keys) of V-JEPA's Conv3
 the selected patches, so a masked token is dropped before anything is computed from it.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from jepa.config import ConfigError, EncoderConfig, choose
-from jepa.grid import Grid, gather_tokens, patchify, token_grid
+from jepa.config import ConfigError, EncoderConfig, check_sizes, check_tokens, choose
+from jepa.grid import MAX_TOKENS, Grid, gather_tokens, patchify, token_grid
 from jepa.layers import Block, Rope, init_weights, run_blocks
 from jepa.posembed import rope3d, sincos3d
 
@@ -31,7 +33,8 @@ class Positions:
     """The positions of one stack of blocks: a table to add, angles to rotate by, or both."""
 
     def __init__(self, config: EncoderConfig, dim: int, num_heads: int) -> None:
-        if len(config.position_grid) not in (0, 3) or any(size < 1 for size in config.position_grid):
+        trained = config.position_grid
+        if len(trained) not in (0, 3) or min(trained, default=1) < 1 or math.prod(trained) > MAX_TOKENS:
             raise ConfigError(f"position_grid is {list(config.position_grid)}: give [t, h, w] tokens, or nothing")
         self.kinds = choose("position", config.position, ("rope", "sincos", "rope+sincos")).split("+")
         self.rope = choose("rope", config.rope, ("standard", "vjepa2"))
@@ -66,6 +69,8 @@ class VideoViT(nn.Module):
     def __init__(self, config: EncoderConfig) -> None:
         super().__init__()
         self.config = config
+        check_sizes("encoder", config.embed_dim, config.depth, config.num_heads, config.mlp_ratio)
+        check_tokens("encoder", config.patch_size, config.tubelet_size, config.in_channels)
         self.patch_embed = PatchEmbed(config)
         self.blocks = nn.ModuleList(
             Block(config.embed_dim, config.num_heads, config.mlp_ratio) for _ in range(config.depth)

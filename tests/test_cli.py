@@ -1,20 +1,24 @@
 """The `jepa` command on bad input. Claims:
 
 - an unknown key, a wrong type, a missing or broken file, an empty folder, a folder of texts, one-frame and audio-only
-  videos, clips too short, frames that do not divide, foreign and broken checkpoints, a full disk: the reason, the key
-  or file by name and what to do on stderr, exit code 2, no traceback, and nothing already written lost or half-written.
+  videos, clips too short, frames that do not divide, foreign and broken checkpoints, a table that leads out of its
+  folder, a full disk, a folder that is read-only or a file: the reason, the key or file by name and what to do on
+  stderr, exit code 2, no traceback, and nothing already written lost or half-written; names are shown escaped.
 - Ctrl-C ends with 130 and one line; a run it met can be resumed.
 - a mistake in the program is not hidden: it keeps its traceback. Lightning's own chatter is hidden, warnings are not.
 - words may come before and after options; a first word of check-data is its path; `--keys` prints what can be set.
 """
 
+import contextlib
 import errno
 import fractions
 import logging
 import os
 import pickle
+import shutil
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import av
@@ -194,6 +198,94 @@ def test_a_full_disk(jepa_command: Run, tmp_path: Path, monkeypatch: pytest.Monk
     assert said.strip() == f"jepa: {run / 'last.ckpt'}: No space left on device"
     assert {name: (run / name).read_bytes() for name in kept} == kept
     assert not [path for path in run.iterdir() if path.name.startswith(".")], "nothing half-written stays"
+
+
+@contextlib.contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """Nothing can be written below `folder`; root, whom no permission stops, is somebody else meanwhile."""
+    if not hasattr(os, "geteuid"):
+        pytest.skip("this system has no read-only folders")
+    parts = [folder, *(path for path in folder.rglob("*"))]
+    before = {path: path.stat().st_mode for path in parts}
+    for path in parts:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    me = os.geteuid()
+    if me == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(me)
+        for path, mode in before.items():
+            path.chmod(mode)
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A folder that everybody can look into, as those of pytest are not."""
+    folder = Path(tempfile.mkdtemp(prefix="jepa-"))
+    folder.chmod(0o755)
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_a_folder_that_cannot_be_written(jepa_command: Run, public: Path) -> None:
+    folder, run = videos(public / "videos"), public / "run"
+    check = ("check-data", folder, "num_frames=4", "progress=false")
+    assert pretrain(jepa_command, folder, run)[0] == 0 and jepa_command(*check)[0] == 0
+    kept = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with read_only(public):
+        refused(pretrain(jepa_command, folder, public / "new"), public / "new", "Permission denied")
+        again = pretrain(jepa_command, folder, run, "resume=true", "trainer.max_steps=4")
+        refused(again, run, "Permission denied")
+        cached = ("data.cache=true", f"data.cache_dir={public / 'cache'}")
+        refused(pretrain(jepa_command, folder, public / "new", *cached), public, "Permission denied")
+        refused(jepa_command(*check, f"out={public / 'report.csv'}"), public / "report.csv", "Permission denied")
+        refused(jepa_command("worlds", f"out={public / 'worlds'}", "clips=12"), public / "worlds", "Permission denied")
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == kept
+    resumed = pretrain(jepa_command, folder, run, "resume=true", "trainer.max_steps=4")
+    assert resumed[0] == 0, resumed[1]
+
+
+def test_a_cache_folder_that_cannot_be_written(jepa_command: Run, public: Path, tmp_path: Path) -> None:
+    folder, cache = videos(tmp_path / "videos"), public / "cache"
+    cache.write_text("a file")
+    told = pretrain(jepa_command, folder, tmp_path / "run", "data.cache=true", f"data.cache_dir={cache}")
+    refused(told, cache)
+    assert cache.read_text() == "a file"
+
+
+def test_out_is_a_file(jepa_command: Run, tmp_path: Path) -> None:
+    folder, taken = videos(tmp_path / "videos"), tmp_path / "taken"
+    taken.write_text("precious")
+    for out in (taken, taken / "below"):
+        refused(pretrain(jepa_command, folder, out), taken)
+        refused(jepa_command("worlds", f"out={out}", "clips=12"), taken)
+        refused(jepa_command("pairs", f"out={out}", "pairs=2"), taken)
+    assert taken.read_text() == "precious"
+
+
+def test_a_table_that_leads_elsewhere(jepa_command: Run, tmp_path: Path) -> None:
+    folder, table = videos(tmp_path / "videos"), tmp_path / "tables" / "train.csv"
+    table.parent.mkdir()
+    table.write_text("".join(f"{path} 0\n" for path in sorted(folder.glob("*.mp4"))))
+    said = refused(pretrain(jepa_command, table, tmp_path / "run"), table, "3 of 3 videos outside", "add data.root=/")
+    assert "0.mp4" in said
+    for root in ("/", str(tmp_path)):
+        code, err = pretrain(jepa_command, table, tmp_path / f"run-{len(root)}", f"data.root={root}")
+        assert code == 0, err
+    refused(jepa_command("check-data", table, "progress=false"), table, "root=/")
+    assert jepa_command("check-data", table, "root=/", "num_frames=4", "progress=false")[0] == 0
+
+
+def test_names_that_would_steer_the_terminal(jepa_command: Run, tmp_path: Path) -> None:
+    name = "\x1b[2J\x07.mp4"
+    said = refused(pretrain(jepa_command, tmp_path / name, tmp_path / "run"), "\\x1b[2J\\x07.mp4")
+    assert "\x1b" not in said
+    folder = videos(tmp_path / "videos", 2)
+    (folder / name).write_bytes(b"no video")
+    code, err = pretrain(jepa_command, folder, tmp_path / "run", "data.max_bad_fraction=0.0", "data.cache=true")
+    assert code == 2 and "\\x1b[2J\\x07.mp4" in err and "\x1b[2J\x07" not in err
 
 
 def test_control_c(jepa_command: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

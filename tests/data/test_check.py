@@ -81,7 +81,7 @@ def test_folder_table_and_file(folder: Path, tmp_path: Path) -> None:
     assert check_folder(folder / "left" / "00.mp4", num_frames=17, progress=False)[0].clips == 0
     table = tmp_path / "list.csv"
     table.write_text(f"{folder}/left/00.mp4 0\ngone.mp4 1\n")
-    good, gone = check_folder(table, progress=False)
+    good, gone = check_folder(table, progress=False, root="/")
     assert good.ok and not gone.ok and "gone.mp4 does not exist" in gone.reason
     (tmp_path / "notes.txt").write_text("hello")
     for path, message in ((tmp_path / "nowhere", "does not exist"), (tmp_path / "sub", "is empty")):

@@ -10,7 +10,10 @@
    DataError.
 6. Evaluation clips are spread evenly over the video and come from the right file.
 7. The held-out part is stable, disjoint and independent of where the folder lies.
-8. The cache equals direct decoding, is reused, notices changed files, lists bad ones, and stops at its size limit; a
+8. What a table names lies below the table's folder, or below `root`: an absolute path or `..` that leaves it is a
+   DataError that says which, how many, and how to allow it; links are followed.
+9. A path whose bytes are no text can be listed and split; reading it is a DataError.
+10. The cache equals direct decoding, is reused, notices changed files, lists bad ones, and stops at its size limit; a
    full disk is an error that names the cache's file, of which nothing stays.
 """
 
@@ -75,7 +78,7 @@ def test_csv_with_a_header(folder: Path, tmp_path: Path) -> None:
     assert list_videos(folder / "videos.csv", classes=["right", "left"]).labels[:2] == [1, 0]
     table = tmp_path / "other.csv"
     table.write_text(f'\ufeffsplit,path,label\ntrain,"{folder}/a, b.mp4",7\nval,sub/../c.mp4,\n', encoding="utf-8")
-    numbered = list_videos(table)
+    numbered = list_videos(table, root="/")
     assert numbered.paths == [f"{folder}/a, b.mp4", str(tmp_path / "c.mp4")] and numbered.labels == [7, -1]
     (tmp_path / "paths.csv").write_text("path\na.mp4\n")
     assert list_videos(tmp_path / "paths.csv").labels == [-1]
@@ -83,7 +86,7 @@ def test_csv_with_a_header(folder: Path, tmp_path: Path) -> None:
 
 def test_vjepa_lines(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("/abs/with space.mp4 3\nrelative.mp4 0\n\n")
-    videos = list_videos(tmp_path / "train.csv")
+    videos = list_videos(tmp_path / "train.csv", root="/")
     assert videos.paths == ["/abs/with space.mp4", str(tmp_path / "relative.mp4")] and videos.labels == [3, 0]
 
 
@@ -111,6 +114,44 @@ def test_bad_tables_are_named(tmp_path: Path, content: str, message: str) -> Non
     with pytest.raises(DataError, match=message) as caught:
         list_videos(tmp_path / "table.csv", label_column="motion")
     assert "table.csv" in str(caught.value)
+
+
+@pytest.mark.parametrize("row", ["/etc/passwd.mp4", "../b.mp4", "sub/../../b.mp4", "..", "../tables-too/b.mp4"])
+def test_a_table_does_not_lead_out_of_its_folder(row: str, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    for lines in (f"path,label\na.mp4,1\n{row},2\n{row},3\n", f"a.mp4 1\n{row} 2\n{row} 3\n"):
+        table = tmp_path / "tables" / "t.csv"
+        table.write_text(lines)
+        with pytest.raises(DataError) as caught:
+            list_videos(table)
+        said = str(caught.value)
+        assert f"{table} names 2 of 3 videos outside {table.parent}, the first {row}:" in said and "data.root=/" in said
+        assert list_videos(table, root="/").paths[1] == os.path.normpath(table.parent / row)
+        if not row.startswith("/"):
+            assert len(list_videos(table, root=str(tmp_path))) == 3
+
+
+def test_what_stays_inside_is_taken(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text(f"{tmp_path}/a.mp4 1\nsub/../a.mp4 1\nlink/left/00.mp4 1\n")
+    (tmp_path / "link").symlink_to(folder)
+    inside = [str(tmp_path / "a.mp4")] * 2 + [str(tmp_path / "link/left/00.mp4")]
+    assert list_videos(table).paths == inside and dataset(list_videos(table)[[2]])[0]["video"].shape[1] == 4
+    monkeypatch.chdir(tmp_path)
+    assert list_videos("t.csv").paths[1] == "a.mp4", "a relative table gives relative paths"
+
+
+def test_a_path_that_is_no_text(folder: Path, tmp_path: Path) -> None:
+    name = os.fsdecode(b"\xff\xfe.mp4")
+    try:
+        shutil.copy(folder / "left" / "00.mp4", tmp_path / name)
+    except OSError:
+        pytest.skip("this file system wants names that are text")
+    shutil.copy(folder / "left" / "00.mp4", tmp_path / "a.mp4")
+    videos = list_videos(tmp_path)
+    assert sum(map(len, videos.split(0.5))) == 2
+    cache = FrameCache.build(videos.paths, (16, 16), tmp_path / "cache")
+    assert str(tmp_path / "a.mp4") in cache and "not UTF-8" in cache.bad[str(tmp_path / name)]
 
 
 def test_bad_sources_are_named(folder: Path, tmp_path: Path) -> None:

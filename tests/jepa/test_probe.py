@@ -144,7 +144,7 @@ def test_a_video_that_cannot_be_read_is_not_replaced(bright: Path, tmp_path: Pat
         changed = [*table[:place], "broken.mp4,dark,same", *table[place:]]
         (tmp_path / "train.csv").write_text("\n".join(changed) + "\n")
         with pytest.raises(DataError, match=r"train\.csv lists videos that cannot be read"):
-            probe(words(bright, f"data.train={tmp_path / 'train.csv'}", f"out={tmp_path / 'out'}"))
+            probe(words(bright, f"data.train={tmp_path / 'train.csv'}", "data.root=/", f"out={tmp_path / 'out'}"))
         assert not [path for path in (tmp_path / "out" / "features").rglob("*") if path.is_file()]
 
 

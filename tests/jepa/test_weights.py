@@ -77,7 +77,7 @@ def test_settings_of_another_version_are_refused_by_name(tmp_path: Path, jepa: J
         ('{"encoder": {"stride": 3}}', "stride"),
         ('{"target_norm": "group"}', "target_norm is 'group'"),
         ('{"encoder": 3}', r"config\.json holds no config of a JEPA"),
-        ("[1]", r"config\.json holds no config of a JEPA"),
+        ("[1]", r"config\.json holds no config: a list is in it"),
         ("{", r"config\.json is not JSON"),
     ):
         (tmp_path / "shared" / "config.json").write_text(text)
