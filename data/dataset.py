@@ -169,7 +169,7 @@ def table_paths(table: Path, names: Sequence[str], root: str = "") -> list[str]:
     if out:
         raise DataError(
             f"{table} names {len(out)} of {len(names)} videos outside {fence}, the first {out[0][:200]}: "
-            "if you trust the table, add data.root=/ (root=/ to `jepa check-data` and `jepa surprise`)"
+            "if you trust the table, add data.root=/ (root=/ to `jepa check-data`, `jepa shard`, `jepa surprise`)"
         )
     return paths
 

@@ -108,7 +108,7 @@ def test_difficult_names(folder: Path, tmp_path: Path) -> None:
         f'"{os.path.relpath(source / name, tmp_path / "elsewhere")}",{i}' for i, name in enumerate([*names, names[0]])
     ]
     (tmp_path / "elsewhere" / "table.csv").write_text("\n".join(["path,label", *rows]) + "\n")
-    pack(tmp_path / "elsewhere" / "table.csv", tmp_path / "out, put:x", shard_mb=100)
+    pack(tmp_path / "elsewhere" / "table.csv", tmp_path / "out, put:x", shard_mb=100, root="/")
     packed = list_videos(tmp_path / "out, put:x")
     assert packed.labels == list(range(9)) and len({name.casefold() for name in below(packed)}) == 9
     for path, name in zip(packed.paths, [*names, names[0]], strict=True):

@@ -3,7 +3,8 @@
     python tests/jepa/sick_runs.py out=FOLDER [runs=nan,masks]
 
 Each is 400 steps of a small JEPA in a tiny world, one core, half a minute; the curves of all are written to
-jepa/shipped/runs.json, which `jepa health` draws beside yours and test_health.py replays.
+jepa/shipped/runs.json, which `jepa health` draws beside yours and test_health.py replays, and drawn as the README's
+notebooks/health.png.
 """
 
 import json
@@ -15,13 +16,14 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from matplotlib.figure import Figure
 
 from data.worlds import WorldConfig, generate
 from data.writer import write_video
 from jepa.config import load_config
 from jepa.errors import DivergedError
 from jepa.files import write_text
-from jepa.health import TRAIN, VALIDATION
+from jepa.health import TRAIN, VALIDATION, judge
 from jepa.module import JEPAModule
 from jepa.train import PretrainConfig, pretrain
 from jepa.training import read_history
@@ -41,7 +43,7 @@ BASE = [
 ]
 # name -> (its verdict, what makes it so)
 SICK: dict[str, tuple[str, list[str]]] = {
-    "ema": ("partially collapsed", ["optim={momentum: 0.0, final_momentum: 0.0, lr: 3.0e-3}"]),
+    "ema": ("partially collapsed", ["optim={momentum: 0.0, final_momentum: 0.0, lr: 1.0e-2}"]),
     "rate": ("diverged", ["optim.lr=1.0", "trainer.gradient_clip=0"]),
     "masks": ("starved", ["masks=[{num_blocks: 1, spatial_scale: 0.07, temporal_scale: 0.25}]"]),
     "blank": ("starved", ["data={train: blank.mp4, val: blank.mp4}"]),
@@ -84,18 +86,42 @@ def make(name: str, out: Path) -> dict[str, list[tuple[int, float]]]:
     return {key: points for key, points in read_history(run).items() if key in keys}
 
 
+def draw(found: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
+    """The README's picture: three statistics of all runs, a dot where the verdict was first given."""
+    wanted = {
+        "val/std": "spread of the latents",
+        "val/rank": "effective rank",
+        "val/skill_vs_mean": "skill against the mean",
+    }
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    for axes, (key, title) in zip(figure.subplots(1, 3), wanted.items(), strict=True):
+        healthy = np.array([found[name][key] for name in HEALTHY])  # (10, n, 2)
+        x, y = healthy[0, :, 0], healthy[:, :, 1]
+        axes.fill_between(x, y.min(0), y.max(0), color="0.75", label="ten healthy seeds")
+        for name, colour in (("ema", "#8350a8"), ("rate", "#2a8579"), ("masks", "#2f62b8"), ("nan", "#b3372f")):
+            steps, values = np.array(found[name][key]).T
+            axes.plot(steps, np.maximum(values, -2), color=colour, label=f"{name}: {SICK[name][0]}")
+            verdict = judge(found[name], WIDTH)  # type: ignore[arg-type]
+            axes.axvline(verdict.since, color=colour, linestyle=":", linewidth=1)
+        axes.set(title=title, xlabel="step")
+        axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    figure.savefig(path, dpi=110)
+
+
 def main(out: str, runs: str = "") -> None:
     torch.set_num_threads(1)
     found = json.loads(STORED.read_text()) if STORED.is_file() else {}
     for name in runs.split(",") if runs else [*SICK, *HEALTHY]:
         curves = make(name, Path(out))
         thin = {
-            key: points[:: max(1, len(points) // 40)] if "train" in key else points for key, points in curves.items()
+            key: points[:: max(1, len(points) // 40)] if "val" not in key else points for key, points in curves.items()
         }
         thin["train/skipped"] = curves.get("train/skipped", [])
         found[name] = {key: [[step, float(f"{value:.4g}")] for step, value in thin[key]] for key in thin}
         write_text(STORED, json.dumps(found, separators=(",", ":")) + "\n")
         print(f"{name}: done", flush=True)
+    draw(found, STORED.parents[2] / "notebooks" / "health.png")
 
 
 if __name__ == "__main__":
