@@ -58,6 +58,7 @@ def make_dataset(
         short=config.short,
         backend=config.backend,
         cache=cache,
+        timeout=config.timeout,
     )
 
 

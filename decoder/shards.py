@@ -35,7 +35,9 @@ from jepa.files import replacing, write_text
 VIDEO, TARGET = "video", "target"
 SHARD_BYTES = 512e6  # of a file at most, unless one clip is larger; a build holds as much in memory
 # What does not change which clips are drawn, or how much is read at once.
-MAY_CHANGE = tuple(f"data.{key}" for key in ("batch_size", "workers", "prefetch", "backend", "cache*", "max_bad_*"))
+MAY_CHANGE = tuple(
+    f"data.{key}" for key in ("batch_size", "workers", "prefetch", "timeout", "backend", "cache*", "max_bad_*")
+)
 
 Clips = Callable[[list[range]], Iterable[tuple[Tensor, Tensor]]]
 

@@ -13,7 +13,7 @@ from jepa.config import ConfigError, differences, load_config
 _TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "threads", "activation_checkpointing")
 _WATCHED = ("progress", "max_skipped", "log_every", "keep_every", "val_batches", "max_steps")
 MAY_CHANGE = (
-    *("out", "resume", "data.workers", "data.prefetch", "data.backend", "data.cache*"),
+    *("out", "resume", "data.workers", "data.prefetch", "data.timeout", "data.backend", "data.cache*"),
     *(f"trainer.{key}" for key in (*_TRAINER, *_WATCHED)),
 )
 
