@@ -3,3 +3,19 @@
 
 class DataError(ValueError):
     """A video, folder, table or data setting that cannot be used as given."""
+
+
+def worker_death(error: Exception) -> DataError | None:
+    """What to say where a worker process of a DataLoader died; None for other errors.
+
+    torch raises a RuntimeError from a signal handler, wherever the main process happens to be; where that is just
+    fetching what the worker has left, it is the connection that breaks. What a worker raised begins with "Caught".
+    """
+    first, *_ = str(error).splitlines() or [""]
+    broken = isinstance(error, ConnectionError | EOFError) and not first.startswith("Caught")
+    if not broken and not first.startswith("DataLoader worker (pid"):
+        return None
+    return DataError(
+        f"a process that reads videos died ({first}): if memory ran out, use fewer data.workers or a smaller "
+        "data.prefetch; `jepa check-data` finds files that crash a decoder"
+    )

@@ -1,0 +1,104 @@
+"""What happens to a run outside of it. Claims:
+
+- with a fifth of its videos taken from decoder test suites, training finishes, and skipped.csv lists just those files
+  that `check_folder` cannot read, with the reason, and those that break off where a clip lies; a new run starts a new
+  list, and a resumed one goes on with it.
+- a worker process that is killed, as by the kernel when memory runs out, and a folder that vanishes: exit code 2, one
+  sentence that says what to do, no traceback, no process left, and a checkpoint to go on from.
+"""
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+
+from data.check import check_folder
+from jepa import load_config
+from jepa.train import PretrainConfig, pretrain
+from jepa.weights import read_checkpoint
+
+TINY = [
+    "model.encoder={embed_dim: 24, depth: 1, num_heads: 2, patch_size: 8}",
+    "model.predictor={embed_dim: 12, depth: 1, num_heads: 2}",
+    "masks=[{kind: tube, ratio: 0.5}]",
+]
+CPU = "accelerator: cpu, precision: 32-true, threads: 1, progress: false"
+
+
+def listed(out: Path) -> dict[str, str]:
+    with (out / "skipped.csv").open(newline="") as stream:
+        rows = [(Path(row["path"]).name, row["reason"]) for row in csv.DictReader(stream)]
+    assert len(dict(rows)) == len(rows), "each file once"
+    return dict(rows)
+
+
+def test_a_fifth_of_bad_files(shared: Path, tmp_path: Path) -> None:
+    hostile = {entry["path"]: entry for entry in json.loads((shared / "hostile" / "manifest.json").read_text())}
+    small = sorted(hostile, key=lambda name: (hostile[name].get("n", 0) > 0, hostile[name]["bytes"]))[:30]
+    good = sorted((shared / "toy_shapes").rglob("*.mp4"))[:120]
+    for i, source in enumerate([*good, *(shared / "hostile" / name for name in small)]):
+        (tmp_path / "videos").mkdir(exist_ok=True)
+        (tmp_path / "videos" / f"{i:03d}-{source.name}").symlink_to(source)
+    reports = check_folder(tmp_path / "videos", num_frames=4, progress=False)
+    bad = {Path(r.path).name for r in reports if not r.ok}
+    assert len(reports) == 150
+    data = (
+        f"data={{train: {tmp_path / 'videos'}, val_fraction: 0, num_frames: 4, size: [16, 16], batch_size: 25, "
+        "workers: 2, short: pad, max_bad_fraction: 0.2}"
+    )
+    words = [f"out={tmp_path / 'run'}", data, *TINY, f"trainer={{max_steps: 6, val_every: 6, {CPU}}}"]
+    pretrain(load_config(PretrainConfig, None, words))  # an epoch
+    print(sorted(bad)); print(listed(tmp_path/'run'))
+    assert listed(tmp_path / "run").keys() == bad
+
+
+def killed(run: subprocess.Popen[str], videos: Path) -> None:
+    decoders = [child for worker in psutil.Process(run.pid).children() for child in worker.children()]
+    assert len(decoders) == 1
+    decoders[0].parent().kill()  # type: ignore[union-attr]
+
+
+def removed(run: subprocess.Popen[str], videos: Path) -> None:
+    shutil.rmtree(videos)
+
+
+@pytest.mark.parametrize(
+    ("happen", "says"),
+    [(killed, ["a process that reads videos died", "data.workers"]), (removed, ["does not exist"])],
+    ids=["killed", "removed"],
+)
+def test_what_ends_a_run(
+    happen: Callable[[subprocess.Popen[str], Path], None], says: list[str], worlds: Path, tmp_path: Path
+) -> None:
+    videos, out = tmp_path / "videos", tmp_path / "run"
+    shutil.copytree(worlds / "videos", videos)
+    words = [
+        f"out={out}",
+        f"data={{train: {videos}, val_fraction: 0, num_frames: 4, size: [16, 16], batch_size: 4, workers: 1}}",
+        *TINY,
+        f"trainer={{max_steps: 100000, val_every: 20, {CPU}}}",
+    ]
+    run = subprocess.Popen(
+        [sys.executable, "-m", "jepa.cli", "pretrain", *words],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while run.poll() is None and not (out / "last.ckpt").is_file():
+        time.sleep(0.05)
+    family = psutil.Process(run.pid).children(recursive=True)
+    assert len(family) >= 2
+    happen(run, videos)
+    _, said = run.communicate(timeout=120)
+    sentences = [line for line in said.splitlines() if line.startswith("jepa: ")]
+    assert run.returncode == 2 and len(sentences) == 1 and "Traceback" not in said, said
+    assert all(word in said for word in says), said
+    assert read_checkpoint(out / "last.ckpt")["global_step"] >= 20
+    assert not list(out.glob(".*")) and not psutil.wait_procs(family, timeout=10)[1]
