@@ -1,8 +1,7 @@
 """What happens to a run outside of it. Claims:
 
 - with a fifth of its videos taken from decoder test suites, training finishes, and skipped.csv lists just those files
-  that `check_folder` cannot read, with the reason, and those that break off where a clip lies; a new run starts a new
-  list, and a resumed one goes on with it.
+  that `check_folder` cannot read, with the reason; a new run starts a new list, a resumed one goes on with it.
 - a worker process that is killed, as by the kernel when memory runs out, and a folder that vanishes: exit code 2, one
   sentence that says what to do, no traceback, no process left, and a checkpoint to go on from.
 """
@@ -39,24 +38,45 @@ def listed(out: Path) -> dict[str, str]:
     return dict(rows)
 
 
-def test_a_fifth_of_bad_files(shared: Path, tmp_path: Path) -> None:
-    hostile = {entry["path"]: entry for entry in json.loads((shared / "hostile" / "manifest.json").read_text())}
-    small = sorted(hostile, key=lambda name: (hostile[name].get("n", 0) > 0, hostile[name]["bytes"]))[:30]
+@pytest.fixture(scope="module")
+def mixed(shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """120 good videos and 30 difficult ones, as links: first those without a frame, then by size."""
+    folder = tmp_path_factory.mktemp("mixed")
+    entries = json.loads((shared / "hostile" / "manifest.json").read_text())
+    entries.sort(key=lambda entry: (entry.get("n", 0) > 0, entry["bytes"]))
     good = sorted((shared / "toy_shapes").rglob("*.mp4"))[:120]
-    for i, source in enumerate([*good, *(shared / "hostile" / name for name in small)]):
-        (tmp_path / "videos").mkdir(exist_ok=True)
-        (tmp_path / "videos" / f"{i:03d}-{source.name}").symlink_to(source)
-    reports = check_folder(tmp_path / "videos", num_frames=4, progress=False)
-    bad = {Path(r.path).name for r in reports if not r.ok}
-    assert len(reports) == 150
-    data = (
-        f"data={{train: {tmp_path / 'videos'}, val_fraction: 0, num_frames: 4, size: [16, 16], batch_size: 25, "
-        "workers: 2, short: pad, max_bad_fraction: 0.2}"
+    for i, source in enumerate([*good, *(shared / "hostile" / entry["path"] for entry in entries[:30])]):
+        (folder / f"{i:03d}-{source.name}").symlink_to(source)
+    return folder
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_fifth_of_the_files_is_bad(mixed: Path, tmp_path: Path, workers: int) -> None:
+    bad = {Path(report.path).name for report in check_folder(mixed, num_frames=4, progress=False) if not report.ok}
+    assert len(bad) > 10
+    settings = f"workers: {workers}, short: pad, max_bad_fraction: 0.2"
+    run = lambda out, steps, *more: pretrain(
+        load_config(
+            PretrainConfig,
+            None,
+            [
+                f"out={out}",
+                f"data={{train: {mixed}, val_fraction: 0, num_frames: 4, size: [16, 16], batch_size: 25, {settings}}}",
+                *TINY,
+                f"trainer={{max_steps: {steps}, val_every: 3, {CPU}}}",
+                *more,
+            ],
+        )
     )
-    words = [f"out={tmp_path / 'run'}", data, *TINY, f"trainer={{max_steps: 6, val_every: 6, {CPU}}}"]
-    pretrain(load_config(PretrainConfig, None, words))  # an epoch
-    print(sorted(bad)); print(listed(tmp_path/'run'))
-    assert listed(tmp_path / "run").keys() == bad
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "skipped.csv").write_text("path,reason\nold.mp4,of a run that saved nothing\n")
+    run(out, 3)
+    half = listed(out)
+    assert half.keys() < bad
+    run(out, 6, "resume=true")  # an epoch
+    assert listed(out).keys() == bad and half.items() <= listed(out).items()
+    assert all(name in reason for name, reason in listed(out).items())
 
 
 def killed(run: subprocess.Popen[str], videos: Path) -> None:
