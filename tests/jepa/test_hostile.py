@@ -2,7 +2,7 @@
 
 - with a fifth of its videos taken from decoder test suites, training finishes, and skipped.csv lists just those files
   that `check_folder` cannot read, with the reason; a new run starts a new list, a resumed one goes on with it.
-- a worker process that is killed, as by the kernel when memory runs out, and a folder that vanishes: exit code 2, one
+- (slow) a worker process that is killed, as by the kernel when memory runs out, and a folder that vanishes: exit code 2, one
   sentence that says what to do, no traceback, no process left, and a checkpoint to go on from.
 """
 
@@ -89,6 +89,7 @@ def removed(run: subprocess.Popen[str], videos: Path) -> None:
     shutil.rmtree(videos)
 
 
+@pytest.mark.slow  # two runs of the command
 @pytest.mark.parametrize(
     ("happen", "says"),
     [(killed, ["a process that reads videos died", "data.workers"]), (removed, ["does not exist"])],
@@ -116,9 +117,9 @@ def test_what_ends_a_run(
     family = psutil.Process(run.pid).children(recursive=True)
     assert len(family) >= 2
     happen(run, videos)
-    _, said = run.communicate(timeout=120)
+    _, said = run.communicate(timeout=600)
     sentences = [line for line in said.splitlines() if line.startswith("jepa: ")]
     assert run.returncode == 2 and len(sentences) == 1 and "Traceback" not in said, said
     assert all(word in said for word in says), said
     assert read_checkpoint(out / "last.ckpt")["global_step"] >= 20
-    assert not list(out.glob(".*")) and not psutil.wait_procs(family, timeout=10)[1]
+    assert not list(out.glob(".*")) and not psutil.wait_procs(family, timeout=60)[1]
