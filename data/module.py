@@ -238,7 +238,7 @@ class ClipDataModule(LightningDataModule):
         """Count files that gave no clip, each once. DataError when more than `max_bad_fraction` of them are bad."""
         for skip in skipped:
             self.skipped.setdefault(skip.path, skip)
-        if self.trainer is not None:
+        if skipped and self.trainer is not None:
             self._list(Path(self.trainer.default_root_dir))
         bad = [skip for skip in self.skipped.values() if skip.bad]
         allowed = self.config.max_bad_fraction

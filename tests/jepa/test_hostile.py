@@ -2,8 +2,8 @@
 
 - with a fifth of its videos taken from decoder test suites, training finishes, and skipped.csv lists just those files
   that `check_folder` cannot read, with the reason; a new run starts a new list, a resumed one goes on with it.
-- (slow) a worker process that is killed, as by the kernel when memory runs out, and a folder that vanishes: exit code 2, one
-  sentence that says what to do, no traceback, no process left, and a checkpoint to go on from.
+- (slow) a worker process that is killed, as by the kernel when memory runs out, and a folder that vanishes: exit code
+  2, one sentence that says what to do, no traceback, no process left, and a checkpoint to go on from.
 """
 
 import csv
