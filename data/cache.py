@@ -152,16 +152,12 @@ def _decode_all(
     (folder / "index.json").write_text(json.dumps(index))
 
 
-def _decode(path: str, size: tuple[int, int], backend: str) -> tuple[np.ndarray, float] | Failure:
+def _decode(path: str, size: tuple[int, int], backend: str) -> tuple[np.ndarray, float]:
     """All frames of a video, resized: ((T,h,w,3) uint8, frames per second)."""
-    torch.set_num_threads(1)
-    try:
-        video = open_video(path, backend)
-        pieces = []
-        count = max(1, int(CHUNK / (video.height * video.width * 3))) if len(video) > 16 else 16
-        for start in range(0, len(video), count):
-            frames = torch.from_numpy(video.frames(range(start, min(start + count, len(video)))))
-            pieces.append(resize_and_crop(frames.movedim(-1, 1), size).movedim(1, -1).numpy())
-        return np.concatenate(pieces), video.fps
-    except DataError as error:
-        return Failure(str(error))
+    video = open_video(path, backend)
+    pieces = []
+    count = max(1, int(CHUNK / (video.height * video.width * 3))) if len(video) > 16 else 16
+    for start in range(0, len(video), count):
+        frames = torch.from_numpy(video.frames(range(start, min(start + count, len(video)))))
+        pieces.append(resize_and_crop(frames.movedim(-1, 1), size).movedim(1, -1).numpy())
+    return np.concatenate(pieces), video.fps

@@ -48,6 +48,7 @@ class DataConfig:
     batch_size: int = 32  # per device
     workers: int = 2
     prefetch: int = 4  # batches each worker has ready
+    timeout: float = 60.0  # seconds for a clip, after which its file counts as unreadable; 0: no process for decoding
     max_bad_fraction: float = 0.05  # more files unreadable than this: stop
     backend: str = "auto"  # auto | decord | pyav
     cache: bool = False  # decode every video once, to frames of `size` in a memory-mapped file
@@ -104,6 +105,7 @@ def validate(config: DataConfig) -> None:
         (config.batch_size >= 1, f"batch_size={config.batch_size} must be at least 1"),
         (config.workers >= 0, f"workers={config.workers} must be at least 0"),
         (config.prefetch >= 1, f"prefetch={config.prefetch} must be at least 1"),
+        (config.timeout >= 0, f"timeout={config.timeout} must be at least 0 seconds"),
         (0 <= config.val_fraction < 1, f"val_fraction={config.val_fraction} must be in [0, 1)"),
         (0 <= config.max_bad_fraction <= 1, f"max_bad_fraction={config.max_bad_fraction} must be in [0, 1]"),
     ]

@@ -7,6 +7,7 @@ Notable:
 - A sample is asked for by (index, seed): every random choice follows from the two, whatever the worker or the order.
 - A file that cannot be read does not stop anything here: the sample is drawn from another file, chosen by the seed, and
   says under "skipped" what was wrong. Counting and stopping is the data module's business.
+- With a `timeout`, files are decoded in a process that may crash or hang: that costs one file, like any bad one.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch.utils.data import Dataset
 from .clips import clip_place, clip_step, frame_indices
 from .config import LABELS
 from .errors import DataError, printable
+from .isolated import Failure, Isolated, attempt
 from .reader import VIDEO_SUFFIXES, open_video
 from .seeds import mix
 from .tars import INDEX, read_shards
@@ -35,6 +37,7 @@ __all__ = ["ClipDataset", "FrameSource", "Skip", "VideoList", "find_videos", "li
 
 MAX_CLASSES = 1_000_000
 ATTEMPTS = 10  # files tried for one sample before giving up
+RECYCLE = 1024  # clips decoded in one process: decord leaks up to 8 kB each time it opens a file
 SOURCE, REPLACE, PLACE = 11, 12, 13  # which choice a seed is mixed for
 
 
@@ -257,6 +260,44 @@ class FrameSource(Protocol):
     def frames(self, path: str, indices: np.ndarray) -> np.ndarray: ...
 
 
+@dataclass(frozen=True)
+class ClipReader:
+    """(path, number of the clip, seed) -> uint8 clip (T,h,w,C), cropped and resized: what a process can do for others.
+
+    (0,1,1,3) where the video is shorter than the policy allows; DataError where it cannot be read.
+    """
+
+    transform: ClipTransform
+    num_frames: int
+    stride: int | None
+    fps: float | None
+    position: str
+    clips_per_video: int
+    short: str
+    backend: str
+    cache: FrameSource | None
+
+    def __call__(self, task: tuple[str, int, int]) -> np.ndarray:
+        path, clip, seed = task
+        if self.cached(path):
+            assert self.cache is not None
+            indices = self._indices(self.cache.length(path), self.cache.fps(path), clip, seed)
+            frames = self.cache.frames(path, indices)
+        else:
+            video = open_video(path, self.backend)
+            indices = self._indices(len(video), video.fps, clip, seed)
+            frames = video.frames(indices) if len(indices) else np.empty((0, 1, 1, 3), np.uint8)
+        return self.transform.place(frames, seed).numpy() if len(frames) else frames
+
+    def cached(self, path: str) -> bool:
+        """Nothing of this file has to be decoded."""
+        return self.cache is not None and path in self.cache
+
+    def _indices(self, length: int, fps: float, clip: int, seed: int) -> np.ndarray:
+        place = clip_place(self.position, clip, self.clips_per_video, int(mix(seed, PLACE)))
+        return frame_indices(length, self.num_frames, clip_step(self.stride, self.fps, fps), place, self.short)
+
+
 class ClipDataset(Dataset[dict[str, Any]]):
     """Clips of a list of videos. `dataset[i]` or `dataset[i, seed]` gives {"video": float32 (C,T,h,w), "label": int (-1
     if none), "index": int, "seed": int} and, where files failed, "skipped": list[Skip]; "index" is then the
@@ -275,16 +316,16 @@ class ClipDataset(Dataset[dict[str, Any]]):
         short: str = "error",
         backend: str = "auto",
         cache: FrameSource | None = None,
+        timeout: float = 0.0,
     ) -> None:
         if not len(videos):
             raise DataError("the dataset has no videos")
         if num_frames < 1 or clips_per_video < 1:
             raise DataError(f"num_frames ({num_frames}) and clips_per_video ({clips_per_video}) must be at least 1")
         clip_step(stride, fps, 30.0)  # says at once what is wrong with stride and fps
-        self.videos, self.transform, self.cache = videos, transform, cache
-        self.num_frames, self.stride, self.fps = num_frames, stride, fps
-        self.position, self.clips_per_video = position, clips_per_video
-        self.short, self.backend = short, backend
+        self.videos, self.transform, self.clips_per_video = videos, transform, clips_per_video
+        self._read = ClipReader(transform, num_frames, stride, fps, position, clips_per_video, short, backend, cache)
+        self._isolated = Isolated(self._read, timeout, RECYCLE) if timeout else None
 
     def __len__(self) -> int:
         return len(self.videos) * self.clips_per_video
@@ -294,56 +335,68 @@ class ClipDataset(Dataset[dict[str, Any]]):
 
     def __getitems__(self, keys: Sequence[int | tuple[int, int]]) -> list[dict[str, Any]]:
         """Several samples, whose "video" are views of one batch: flip and normalise cost once, not once a clip."""
-        pairs = [(key, 0) if isinstance(key, int | np.integer) else key for key in keys]
-        drawn = [self._draw(int(index), int(seed)) for index, seed in pairs]
+        pairs = [(int(key), 0) if isinstance(key, int | np.integer) else (int(key[0]), int(key[1])) for key in keys]
+        drawn = self._draw(pairs)
         seeds = np.array([seed for _, seed in pairs], dtype=np.uint64)
         videos = self.transform.finish(torch.stack([clip for _, clip, _ in drawn]), seeds)
         samples = []
         for (_, seed), (index, _, skipped), video in zip(pairs, drawn, videos, strict=True):
             label = self.videos.labels[index // self.clips_per_video]
-            sample: dict[str, Any] = {"video": video, "label": label, "index": index, "seed": int(seed)}
+            sample: dict[str, Any] = {"video": video, "label": label, "index": index, "seed": seed}
             if skipped:
                 sample["skipped"] = skipped
             samples.append(sample)
         return samples
 
-    def _draw(self, index: int, seed: int) -> tuple[int, torch.Tensor, list[Skip]]:
-        """(index that was used, uint8 clip (T,h,w,C), what was skipped on the way there)."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"clip {index} of {len(self)}")
-        skipped: list[Skip] = []
-        for candidate in self._candidates(index, seed):
-            path = self.videos.paths[candidate // self.clips_per_video]
-            try:
-                frames = self._frames(path, candidate % self.clips_per_video, seed)
-            except DataError as error:
-                skipped.append(Skip(path, str(error) if path in str(error) else f"{path}: {error}"))
-                continue
-            if len(frames):
-                return candidate, self.transform.place(frames, seed), skipped
-            skipped.append(Skip(path, f"{path} is shorter than the clip", bad=False))
-        reasons = "\n".join(f"  {printable(skip.reason)}" for skip in skipped[:10])
-        raise DataError(f"no clip could be read from {len(skipped)} files in a row:\n{reasons}")
+    def close(self) -> None:
+        """End the process that decodes, if there is one; it starts again when it is needed."""
+        if self._isolated is not None:
+            self._isolated.close()
+
+    def _draw(self, pairs: list[tuple[int, int]]) -> list[tuple[int, torch.Tensor, list[Skip]]]:
+        """For each (index, seed): the index that was used, its uint8 clip (T,h,w,C), what was skipped on the way."""
+        candidates = [self._candidates(index, seed) for index, seed in pairs]
+        skipped: list[list[Skip]] = [[] for _ in pairs]
+        drawn: dict[int, tuple[int, torch.Tensor, list[Skip]]] = {}
+        while left := [k for k in range(len(pairs)) if k not in drawn]:
+            indices = [_next(candidates[k], skipped[k]) for k in left]
+            tasks = [(*self._clip(index), pairs[k][1]) for k, index in zip(left, indices, strict=True)]
+            for k, index, (path, _, _), clip in zip(left, indices, tasks, self._clips(tasks), strict=True):
+                if isinstance(clip, Failure):
+                    skipped[k].append(Skip(path, str(clip) if path in clip else f"{path}: {clip}"))
+                elif len(clip):
+                    drawn[k] = index, torch.from_numpy(clip), skipped[k]
+                else:
+                    skipped[k].append(Skip(path, f"{path} is shorter than the clip", bad=False))
+        return [drawn[k] for k in range(len(pairs))]
+
+    def _clip(self, index: int) -> tuple[str, int]:
+        """Which video, and which of its clips."""
+        return self.videos.paths[index // self.clips_per_video], index % self.clips_per_video
+
+    def _clips(self, tasks: list[tuple[str, int, int]]) -> list[np.ndarray | Failure]:
+        here = [self._isolated is None or self._read.cached(path) for path, _, _ in tasks]
+        away = [task for task, now in zip(tasks, here, strict=True) if not now]
+        results = iter(self._isolated.map(away) if self._isolated is not None and away else ())
+        return [attempt(self._read, task) if now else next(results) for task, now in zip(tasks, here, strict=True)]
 
     def _candidates(self, index: int, seed: int) -> Iterator[int]:
+        if not 0 <= index < len(self):
+            raise IndexError(f"clip {index} of {len(self)}")
         yield index
         tried = {index // self.clips_per_video}
-        for attempt in range(4 * ATTEMPTS):
+        for turn in range(4 * ATTEMPTS):
             if len(tried) in (ATTEMPTS, len(self.videos)):
                 return
-            other = int(mix(seed, REPLACE, index, attempt) % np.uint64(len(self)))
+            other = int(mix(seed, REPLACE, index, turn) % np.uint64(len(self)))
             if other // self.clips_per_video not in tried:
                 tried.add(other // self.clips_per_video)
                 yield other
 
-    def _frames(self, path: str, clip: int, seed: int) -> np.ndarray:
-        place = clip_place(self.position, clip, self.clips_per_video, int(mix(seed, PLACE)))
-        if self.cache is not None and path in self.cache:
-            step = clip_step(self.stride, self.fps, self.cache.fps(path))
-            return self.cache.frames(
-                path, frame_indices(self.cache.length(path), self.num_frames, step, place, self.short)
-            )
-        video = open_video(path, self.backend)
-        step = clip_step(self.stride, self.fps, video.fps)
-        indices = frame_indices(len(video), self.num_frames, step, place, self.short)
-        return video.frames(indices) if len(indices) else np.empty((0, 1, 1, 3), np.uint8)
+
+def _next(candidates: Iterator[int], skipped: list[Skip]) -> int:
+    """The next of a sample's candidates. DataError, with what was wrong with all of them, where there is no other."""
+    for index in candidates:
+        return index
+    reasons = "\n".join(f"  {printable(skip.reason)}" for skip in skipped[:10])
+    raise DataError(f"no clip could be read from {len(skipped)} files in a row:\n{reasons}")

@@ -2,7 +2,7 @@
 
 import re
 
-__all__ = ["DataError", "printable"]
+__all__ = ["DataError", "printable", "worker_death"]
 
 
 class DataError(ValueError):
@@ -16,3 +16,19 @@ def printable(text: str) -> str:
     """
     lines = re.split(r"\n(?=  )", text)
     return "\n".join("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line) for line in lines)
+
+
+def worker_death(error: Exception) -> DataError | None:
+    """What to say where a worker process of a DataLoader died; None for other errors.
+
+    torch raises a RuntimeError from a signal handler, wherever the main process happens to be; where that is just
+    fetching what the worker has left, it is the connection that breaks. What a worker raised begins with "Caught".
+    """
+    first, *_ = str(error).splitlines() or [""]
+    broken = isinstance(error, ConnectionError | EOFError) and not first.startswith("Caught")
+    if not broken and not first.startswith("DataLoader worker (pid"):
+        return None
+    return DataError(
+        f"a process that reads videos died ({first}): if memory ran out, use fewer data.workers or a smaller "
+        "data.prefetch; `jepa check-data` finds files that crash a decoder"
+    )

@@ -1,62 +1,101 @@
-"""Run a function on many items in worker processes that may crash or hang without taking the caller along.
+"""Run a function on items in processes that may crash or hang without taking the caller along.
 
-Video decoders are C code fed with foreign bytes. A worker that dies or passes its time limit is replaced, and its item
-is reported as failed; `concurrent.futures` would declare the whole pool broken instead.
+Video decoders are C code fed with foreign bytes. A process that dies or passes its time limit is replaced, and its item
+is reported as lost; `concurrent.futures` would declare the whole pool broken instead.
+
+Notable: the caller may be a worker of a DataLoader. The processes started here end with it, whatever ends it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from typing import Any
 
-__all__ = ["Failure", "isolated_map"]
+import torch
+
+from .errors import DataError
+
+__all__ = ["Failure", "Isolated", "Lost", "isolated_map", "leave_signals_to_main"]
 
 
 class Failure(str):
     """Why an item has no result."""
 
 
-class _Worker:
-    def __init__(self, context: Any, function: Callable[[Any], Any]) -> None:
-        self.pipe, child = context.Pipe()
-        self.process = context.Process(target=_serve, args=(function, child), daemon=True)
-        self.process.start()
-        child.close()
-        self.item: Any = None
-        self.deadline = float("inf")
-
-    def give(self, item: Any, timeout: float) -> None:
-        self.item, self.deadline = item, time.monotonic() + timeout
-        self.pipe.send(item)
-
-    def stop(self) -> None:
-        self.process.kill()
-        self.process.join()
-        self.pipe.close()
+class Lost(Failure):
+    """Why an item has no result, where it took the process that worked on it along."""
 
 
-def _serve(function: Callable[[Any], Any], pipe: Connection) -> None:
-    devnull = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(devnull, 2)  # what decoders print about broken files would tear up the progress bar
-    parent = os.getppid()
-    while True:
+def leave_signals_to_main() -> None:
+    """Ignore what asks a run to stop: it reaches every process of a terminal or of a job, the main one decides when to
+    stop, and it needs its batches until then. The others end with it."""
+    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+        if hasattr(signal, name):
+            signal.signal(getattr(signal, name), signal.SIG_IGN)
+
+
+def attempt(function: Callable[[Any], Any], item: Any) -> Any:
+    """function(item), or what its DataError says, as a Failure."""
+    try:
+        return function(item)
+    except DataError as error:
+        return Failure(error)
+
+
+class Isolated:
+    """`function` in a process of its own, which is started when it is first needed and replaced when it is lost.
+
+    Items are tuples that begin with the name of a file; a file that was lost once is not tried again. `timeout` seconds
+    are given to each item. After about `recycle` items the process is replaced by a fresh one, and what the libraries
+    in it have leaked is gone; 0: never.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], timeout: float = 60.0, recycle: int = 0) -> None:
+        self.function, self.timeout, self.recycle = function, timeout, recycle
+        self._lost: dict[str, Lost] = {}
+        self._worker: _Worker | None = None
+        self._end: Callable[[], Any] = lambda: None
+
+    def __reduce__(self) -> tuple[type[Isolated], tuple[Any, ...]]:
+        return Isolated, (self.function, self.timeout, self.recycle)  # the process belongs to the one that started it
+
+    def map(self, items: Sequence[tuple[Any, ...]]) -> list[Any]:
+        """function(item) for each of them, in order; a Failure where it raised an error, Lost after a crash or hang."""
+        found: dict[int, Any] = {}
         try:
-            while not pipe.poll(5):
-                if os.getppid() != parent:  # killed: a sibling's copy of the pipe keeps it from closing
-                    return
-            item = pipe.recv()
-        except (EOFError, KeyboardInterrupt):
-            return
-        try:
-            result = function(item)
-        except Exception as error:  # the border of the process: whatever happened belongs to this item
-            result = Failure(f"{type(error).__name__}: {error}")
-        pipe.send(result)
+            while left := [i for i, (file, *_) in enumerate(items) if i not in found and file not in self._lost]:
+                worker = self._ready()
+                worker.give([items[i] for i in left])
+                for i in left:
+                    found[i] = worker.result()
+                    if isinstance(found[i], Lost):
+                        self._lost[items[i][0]] = found[i]
+                        break
+        except BaseException:
+            self.close()  # the answers still to come would be taken for those to the next question
+            raise
+        return [found[i] if i in found else self._lost[file] for i, (file, *_) in enumerate(items)]
+
+    def close(self) -> None:
+        """End the process; the next call would start another."""
+        self._end()
+        self._worker = None
+
+    def _ready(self) -> _Worker:
+        worker = self._worker
+        if worker is None or not worker.running or 0 < self.recycle <= worker.given:
+            self.close()
+            worker = self._worker = _Worker(self.function, self.timeout)
+            self._end = weakref.finalize(self, worker.stop)  # also when nobody holds this any more
+        return worker
 
 
 def isolated_map(
@@ -66,48 +105,101 @@ def isolated_map(
 
     `function` is a top-level function; what it raises becomes a Failure too.
     """
-    # Forking is quick and needs no importable __main__; macOS and Windows cannot be trusted with it.
-    context = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
     waiting = iter(items)
-    pool: list[_Worker] = []
+    busy: dict[_Worker, Any] = {}  # the item each works on
 
-    def feed(worker: _Worker) -> bool:
+    def feed(worker: _Worker | None) -> None:
         for item in waiting:
-            worker.give(item, timeout)
-            return True
-        return False
+            worker = worker or _Worker(function, timeout)
+            busy[worker] = item
+            worker.give([item])
+            return
+        if worker is not None:
+            worker.stop()
 
     try:
         for _ in range(max(1, workers)):
-            worker = _Worker(context, function)
-            pool.append(worker)
-            if not feed(worker):
-                pool.pop().stop()
-                break
-        while pool:
-            soonest = min(worker.deadline for worker in pool) - time.monotonic()
-            ready = wait([worker.pipe for worker in pool], timeout=max(0.0, soonest))
-            for worker in list(pool):
-                item, lost = worker.item, True
-                if worker.pipe in ready:
-                    try:
-                        result, lost = worker.pipe.recv(), False
-                    except EOFError:
-                        worker.process.join(1)
-                        result = Failure(f"the decoder crashed (exit code {worker.process.exitcode})")
-                elif time.monotonic() >= worker.deadline:
-                    result = Failure(f"not decoded within {timeout:g} s")
-                else:
-                    continue
-                if lost:
-                    worker.stop()
-                    pool.remove(worker)
-                    worker = _Worker(context, function)
-                    pool.append(worker)
-                yield item, result
-                if not feed(worker):
-                    pool.remove(worker)
-                    worker.stop()
+            feed(None)
+        while busy:
+            soonest = min(worker.deadline for worker in busy) - time.monotonic()
+            ready = wait([worker.pipe for worker in busy], timeout=max(0.0, soonest))
+            for worker in list(busy):
+                if worker.pipe in ready or time.monotonic() >= worker.deadline:
+                    item, result = busy[worker], worker.result()
+                    del busy[worker]
+                    feed(worker if worker.running else None)
+                    yield item, result
     finally:
-        for worker in pool:
+        for worker in busy:
             worker.stop()
+
+
+class _Worker:
+    """A process that runs `function` on what it is given, and is stopped here where an item takes it too long."""
+
+    def __init__(self, function: Callable[[Any], Any], timeout: float) -> None:
+        # A DataLoader's workers are daemons, which may have no children lest they leave them behind: these do not stay.
+        multiprocessing.current_process().daemon = False
+        # Forking is quick and needs no importable __main__; macOS and Windows cannot be trusted with it.
+        context: Any = multiprocessing.get_context("fork" if sys.platform == "linux" else "spawn")
+        self.timeout, self.given, self.deadline = timeout, 0, float("inf")
+        self.pipe, child = context.Pipe()
+        self._owner = os.getpid()
+        self._process = context.Process(target=_serve, args=(function, child, self._owner), daemon=True)
+        self._process.start()
+        child.close()
+
+    @property
+    def running(self) -> bool:
+        """False after it was stopped or lost, and in a process that was forked from its owner."""
+        return self._owner == os.getpid() and not self.pipe.closed and self._process.is_alive()
+
+    def give(self, items: Sequence[Any]) -> None:
+        """Items to work on in turn; `result` is then called once for each."""
+        self.given += len(items)
+        self.deadline = time.monotonic() + self.timeout
+        with contextlib.suppress(BrokenPipeError):  # `result` finds out
+            self.pipe.send(items)
+
+    def result(self) -> Any:
+        """Wait for what became of the next item. Lost: and the process with it."""
+        try:
+            if self.pipe.poll(max(0.0, self.deadline - time.monotonic())):
+                result = self.pipe.recv()
+                self.deadline = time.monotonic() + self.timeout
+                return result
+            reason = f"not decoded within {self.timeout:g} s"
+        except (EOFError, OSError):
+            self._process.join(1)
+            code = self._process.exitcode or 0
+            reason = f"the decoder crashed ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
+        self.stop()
+        return Lost(reason)
+
+    def stop(self) -> None:
+        if self._owner == os.getpid() and not self.pipe.closed:
+            self._process.kill()
+            self._process.join()
+        self.pipe.close()
+
+
+def _serve(function: Callable[[Any], Any], pipe: Connection, owner: int) -> None:
+    # A decoder that hangs cannot look whether its owner still lives. Without effect but on Linux, where a forked
+    # sibling's copy of the pipe would keep it open; elsewhere the pipe closes.
+    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
+    if os.getppid() != owner:
+        return
+    leave_signals_to_main()
+    torch.set_num_threads(1)  # threads of OpenMP do not survive a fork
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # what decoders print about broken files would tear up a progress bar
+    while True:
+        try:
+            items = pipe.recv()
+        except (EOFError, OSError):
+            return
+        for item in items:
+            try:
+                result = attempt(function, item)
+            except Exception as error:  # the border of the process: whatever happened belongs to this item
+                result = Failure(f"{type(error).__name__}: {error}")
+            pipe.send(result)

@@ -2,16 +2,17 @@
 
 Notable:
 - The model's masks come in by `collate`: samples -> batch. This package does not know what a mask is.
-- Files that cannot be read are replaced, counted once each and listed at the end; above `max_bad_fraction` training
-  stops. Under DDP every rank counts what it met.
+- Files that cannot be read are replaced, counted once each and listed in skipped.csv; above `max_bad_fraction` training
+  stops. Under DDP every rank counts and lists what it met.
 """
 
 from __future__ import annotations
 
+import csv
 import logging
 import os
-import signal
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,8 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 from .cache import FrameCache
 from .config import DataConfig, SourceConfig, validate
 from .dataset import ClipDataset, Skip, VideoList, list_videos
-from .errors import DataError, printable
+from .errors import DataError, printable, worker_death
+from .isolated import leave_signals_to_main
 from .stream import ClipStream
 from .transforms import ClipTransform, frame_size
 
@@ -59,6 +61,7 @@ def make_dataset(
         short=config.short,
         backend=config.backend,
         cache=cache,
+        timeout=config.timeout,
     )
 
 
@@ -79,11 +82,8 @@ class _Collate:
         return collate_clips(samples, self.collate)
 
 
-def _leave_signals_to_main(worker: int) -> None:
-    # Ctrl-C and the end of a job reach every process of the group; the main one decides when to stop, and needs its
-    # batches until then. Workers end with it.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _worker_init(number: int) -> None:
+    leave_signals_to_main()
 
 
 class ClipLoader(DataLoader[dict[str, Any]]):
@@ -102,13 +102,10 @@ class ClipLoader(DataLoader[dict[str, Any]]):
             # Without the worker's traceback, which torch puts into the message; in this process there is none.
             text = str(error)
             raise DataError((text.partition("data.errors.DataError: ")[2] or text).strip()) from None
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
+        except (RuntimeError, ConnectionError, EOFError) as error:
+            if (death := worker_death(error)) is None:
                 raise
-            raise DataError(
-                f"a process that reads videos died ({str(error).splitlines()[0]}): find the file with "
-                "`jepa check-data`, read with data.backend=pyav, or use fewer data.workers if memory ran out"
-            ) from None
+            raise death from None
 
 
 class ClipDataModule(LightningDataModule):
@@ -125,6 +122,7 @@ class ClipDataModule(LightningDataModule):
         self.train_set: ClipDataset | None = None
         self.val_set: ClipDataset | None = None
         self.skipped: dict[str, Skip] = {}
+        self._recorded: set[str] | None = None
         self._groups: list[tuple[range, float]] | None = None
         self._total = 0
 
@@ -231,7 +229,7 @@ class ClipDataModule(LightningDataModule):
             pin_memory=torch.cuda.is_available(),
             persistent_workers=workers > 0 and isinstance(batches, ClipStream),
             prefetch_factor=self.config.prefetch if workers else None,
-            worker_init_fn=_leave_signals_to_main,
+            worker_init_fn=_worker_init,
         )
         loader.on_skip = self.note
         return loader
@@ -251,13 +249,35 @@ class ClipDataModule(LightningDataModule):
         """Count files that gave no clip, each once. DataError when more than `max_bad_fraction` of them are bad."""
         for skip in skipped:
             self.skipped.setdefault(skip.path, skip)
+        if skipped and self.trainer is not None:
+            self._record(Path(self.trainer.default_root_dir))
         bad = [skip for skip in self.skipped.values() if skip.bad]
         allowed = self.config.max_bad_fraction
         if len(bad) > allowed * self._total:
             share = f"{len(bad)} of {self._total} video files cannot be read"
             raise DataError(f"{share}, more than data.max_bad_fraction={allowed:g} allows:\n{_listing(bad)}")
 
+    def _record(self, folder: Path) -> None:
+        """Add what was skipped to skipped.csv (path, reason; of rank r: skipped-r.csv), which a resumed run goes on."""
+        rank, _ = self._rank()
+        path = folder / (f"skipped-{rank}.csv" if rank else "skipped.csv")
+        if self._recorded is None:
+            with path.open(newline="", encoding="utf-8") if path.is_file() else nullcontext(()) as lines:
+                self._recorded = {row["path"] for row in csv.DictReader(lines)}
+        rows = [skip for skip in self.skipped.values() if skip.path not in self._recorded]
+        if rows:
+            folder.mkdir(parents=True, exist_ok=True)
+            with path.open("a", newline="", encoding="utf-8", errors="backslashreplace") as stream:
+                table = csv.writer(stream, lineterminator="\n")
+                table.writerows(
+                    ([] if stream.tell() else [("path", "reason")]) + [(row.path, row.reason) for row in rows]
+                )
+            self._recorded.update(row.path for row in rows)
+
     def teardown(self, stage: str | None = None) -> None:
+        for dataset in (self.train_set, self.val_set):
+            if dataset is not None:
+                dataset.close()
         if self.skipped:
             log.warning("%d video files were skipped:\n%s", len(self.skipped), _listing(list(self.skipped.values())))
 

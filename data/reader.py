@@ -5,7 +5,7 @@ Notable:
   done here. Both choose the stream that FFmpeg calls best and undo the file's own colour matrix and range: for 8-bit
   video of even height the pixels are identical, else they differ by a few levels (two generations of FFmpeg's scaler).
 - decord 0.6.0 is unmaintained. It cannot open AV1 or VVC, fails on frames 48, 72 or at most 24 pixels wide and on some
-  files that are a little damaged, and loses the first frames of MPEG transport streams without a word:
+  files that are a little damaged, and loses the first frames of MPEG streams without a word, so that it is not asked:
   `backend="auto"` reads all those with PyAV.
 - Containers may promise more frames than they hold; `len` is what the packets promise. Past the last frame that can be
   decoded PyAV raises DataError; decord repeats that frame, or raises. `data.check` decodes with PyAV to tell.
@@ -79,9 +79,14 @@ def open_video(path: str | os.PathLike[str], backend: str = "auto") -> Video:
         raise DataError(f"{path} has a name that is not UTF-8, and no reader here takes it: rename it")
     elif path.stat().st_size == 0:
         raise DataError(f"{path} is empty (0 bytes)")
+    stream = path.suffix.lower() in MPEG_STREAMS
     if backend == "decord":
+        if stream:
+            raise DataError(
+                f"{path} is an MPEG stream, of which decord loses the first frames; use backend auto or pyav"
+            )
         return DecordVideo(path)
-    if backend == "auto" and decord_installed() and path.suffix.lower() not in MPEG_STREAMS:
+    if backend == "auto" and decord_installed() and not stream:
         try:
             return DecordVideo(path, fall_back=True)
         except DataError:

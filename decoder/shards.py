@@ -37,7 +37,7 @@ VIDEO, TARGET = "video", "target"
 SHARD_BYTES = 512e6  # of a file at most, unless one clip is larger; a build holds as much in memory
 # What does not change which clips are drawn, or how much is read at once.
 MAY_CHANGE = tuple(
-    f"data.{key}" for key in ("batch_size", "workers", "prefetch", "backend", "root", "cache*", "max_bad_*")
+    f"data.{key}" for key in ("batch_size", "workers", "prefetch", "timeout", "backend", "root", "cache*", "max_bad_*")
 )
 
 Clips = Callable[[list[range]], Iterable[tuple[Tensor, Tensor]]]

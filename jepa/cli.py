@@ -328,7 +328,7 @@ def _hush() -> None:
 def main() -> None:
     """Entry point: exceptions a user can act on become one sentence."""
     _hush()
-    from data.errors import DataError, printable
+    from data.errors import DataError, printable, worker_death
 
     code = 0
     try:
@@ -339,6 +339,11 @@ def main() -> None:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         print(f"jepa: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
+        code = 2
+    except RuntimeError as error:
+        if (death := worker_death(error)) is None:
+            raise
+        print(f"jepa: {death}", file=sys.stderr)
         code = 2
     except Interrupted as stop:
         print(f"jepa: {stop}", file=sys.stderr)

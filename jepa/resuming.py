@@ -15,8 +15,8 @@ _TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "thr
 _SCALE = ("activation_checkpointing", "compile")
 _WATCHED = ("progress", "max_skipped", "log_every", "keep_every", "val_batches", "max_steps")
 MAY_CHANGE = (
-    *("out", "resume", "stop_sick", "data.workers", "data.prefetch", "data.backend", "data.root", "data.cache*"),
-    *(f"trainer.{key}" for key in (*_TRAINER, *_SCALE, *_WATCHED)),
+    *("out", "resume", "stop_sick", "data.workers", "data.prefetch", "data.timeout", "data.backend", "data.root"),
+    *("data.cache*", *(f"trainer.{key}" for key in (*_TRAINER, *_SCALE, *_WATCHED))),
 )
 
 

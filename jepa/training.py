@@ -238,6 +238,8 @@ def fit(
     if trainer.is_global_zero:
         for stale in Path(out).glob(".*.ckpt.*"):  # half a checkpoint of a run that was killed while it wrote
             stale.unlink()
+        for stale in Path(out).glob("skipped*.csv") if not resume else ():  # what a run that saved nothing has met
+            stale.unlink()
         save_config(settings, Path(out) / "config.yaml")
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)

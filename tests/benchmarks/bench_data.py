@@ -64,6 +64,7 @@ def main(count: int) -> None:
             "cached 8x32x32, random resized crop": {"cache": True, "scale": [0.3, 1.0]},
             "cached 8x32x32, two workers": {"cache": True, "workers": 2},
             "decoded 8x32x32, two workers": {"workers": 2},
+            "decoded 8x32x32, two workers, without processes of their own": {"workers": 2, "timeout": 0.0},
         }.items():
             module = ClipDataModule(DataConfig(**{**vars(tiny), **settings}))  # type: ignore[arg-type]
             loader = iter(module.train_dataloader())

@@ -2,11 +2,13 @@
 1. decord and PyAV give identical pixels, frame numbers, lengths, rates and sizes for our own clips, odd sizes
    included.
 2. Phone videos rotated by 90, 180 and 270 degrees are upright in both, and identical.
-3. Over all difficult files both can read, 8-bit even-height pixels are identical; the rest differ by < 3 levels on
-   average.
+3. Over all difficult files both can read, 8-bit even-height pixels are identical; the rest differ by < 2 levels on
+   average, one test pattern of odd height by < 3. (slow) Each of them ends in frames or in one sentence that names it,
+   with either backend and with both, in 2 GB and 10 s of a
+   processor.
 4. PyAV finds frames in any order by seeking, and the same ones as by decoding everything.
-5. `auto` reads what decord cannot (AV1, GIF, frames 48 pixels wide), and hands over to PyAV half-way through a
-   damaged file.
+5. decord is not asked for MPEG streams, whose first frames it loses. `auto` reads what decord cannot (AV1, GIF, frames
+   48 pixels wide), and hands over to PyAV half-way through a damaged file.
 6. What is no video is a DataError of one line that names the file; so is a frame that does not exist or cannot be
    decoded.
 7. A stream that changes its frame size keeps the size of its first frame.
@@ -18,8 +20,11 @@
 
 import json
 import multiprocessing
+import re
 import resource
 import sys
+import time
+from collections import Counter
 from pathlib import Path
 
 import av
@@ -29,6 +34,7 @@ from discs import frame_numbers, moving_disc
 from PIL import Image
 
 from data.errors import DataError
+from data.isolated import Failure, isolated_map
 from data.reader import PyAVVideo, decord_installed, open_video
 from data.writer import write_gif, write_video
 
@@ -78,9 +84,61 @@ def test_difficult_files_look_the_same_in_both(shared: Path) -> None:
         with av.open(str(path)) as container:
             form = container.streams.best("video").codec_context
             exact = form.pix_fmt in ("yuv420p", "yuvj420p") and form.height % 2 == 0
-        assert difference.mean() < (1e-9 if exact else 3), path
+        odd = path.name == "testsrc2_odd_height_and_width_mpeg2.mp4"
+        assert difference.mean() <= (0 if exact else 3 if odd else 2), path
         compared += 1
     assert compared > 30
+
+
+def read_within_limits(path: str) -> tuple[dict[str, str], float, float | None]:
+    """({backend: why it gives no frames, if so}, processor seconds of the slowest, mean difference in levels where both
+    give some) for 16 frames from the first to the last, with 2 GB more memory than is used now."""
+    with open("/proc/self/statm") as stream:
+        used = int(stream.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (used + 2**31, resource.getrlimit(resource.RLIMIT_AS)[1]))
+    reasons, slowest, frames = {}, 0.0, {}
+    for backend in ("decord", "pyav", "auto"):
+        began, reasons[backend] = time.process_time(), ""
+        try:
+            video = open_video(path, backend)
+            rows = np.unique(np.linspace(0, len(video) - 1, 16).astype(int)).tolist()
+            frames[backend] = dict(zip(rows, video.frames(rows), strict=True))
+        except DataError as error:
+            reasons[backend] = str(error)
+        slowest = max(slowest, time.process_time() - began)
+    if not {"decord", "pyav"} <= frames.keys():
+        return reasons, slowest, None
+    both = frames["decord"].keys() & frames["pyav"].keys()
+    return (
+        reasons,
+        slowest,
+        float(np.mean([np.abs(frames["decord"][i].astype(int) - frames["pyav"][i]).mean() for i in both])),
+    )
+
+
+@needs_decord
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the memory by what /proc says")
+def test_each_difficult_file_ends_in_frames_or_a_sentence(shared: Path) -> None:
+    root = shared / "hostile"
+    files = [str(root / entry["path"]) for entry in json.loads((root / "manifest.json").read_text())]
+    good, times, differences = Counter[str](), [], []
+    for file, result in isolated_map(read_within_limits, files, workers=1, timeout=60):
+        assert not isinstance(result, Failure), (file, result)
+        reasons, seconds, difference = result
+        for backend, reason in reasons.items():
+            good[backend] += not reason
+            assert not reason or (file in reason and "\n" not in reason and len(reason) < 400), reason
+            assert not re.search("0x[0-9a-f]{6}", reason), reason
+        assert not (reasons["auto"] and not reasons["pyav"]), f"{file}: auto reads what PyAV reads"
+        times.append(seconds)
+        if difference is not None:
+            odd = file.endswith("testsrc2_odd_height_and_width_mpeg2.mp4")
+            assert difference <= (3 if odd else 2), (file, difference)
+            differences.append(difference)
+    print(f"{len(files)} files, {dict(good)} with frames, slowest {max(times):.1f} s of a processor, ", end="")
+    print(f"{len(differences)} compared, differences {sorted(differences)[-20:]}")
+    assert len(files) == 111 and max(times) < 10 and len(differences) > 70
 
 
 def test_pyav_seeks_to_the_frames_that_decoding_everything_gives(tmp_path: Path) -> None:
@@ -97,6 +155,14 @@ def test_pyav_seeks_to_the_frames_that_decoding_everything_gives(tmp_path: Path)
     assert frame_numbers(video.frames([30, 2, 17, 17, 9])) == [30, 2, 17, 17, 9]
     everything = video._by_count(list(range(32)))
     assert all(np.array_equal(video.frames([i])[0], everything[i]) for i in range(32))
+
+
+@needs_decord
+def test_decord_is_not_asked_for_mpeg_streams(shared: Path) -> None:
+    path = shared / "hostile" / "androidx" / "sample_h264.ts"
+    with pytest.raises(DataError, match=r"sample_h264\.ts is an MPEG stream.*use backend auto or pyav"):
+        open_video(path, "decord")
+    assert open_video(path).backend == "pyav"
 
 
 def test_auto_reads_what_decord_cannot(shared: Path, tmp_path: Path) -> None:
@@ -261,5 +327,5 @@ def _mean(path: Path) -> float:
 def test_forked_workers_read_after_the_parent_has(folder: Path) -> None:
     here = [_mean(path) for path in sorted(folder.rglob("*.mp4"))]
     with multiprocessing.get_context("fork").Pool(2) as pool:
-        there = pool.map_async(_mean, sorted(folder.rglob("*.mp4"))).get(timeout=30)
+        there = pool.map_async(_mean, sorted(folder.rglob("*.mp4"))).get(timeout=60)
     assert here == there
