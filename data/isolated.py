@@ -14,9 +14,9 @@ import os
 import signal
 import sys
 import time
-import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from typing import Any
 
 import torch
@@ -24,6 +24,9 @@ import torch
 from .errors import DataError
 
 __all__ = ["Failure", "Isolated", "Lost", "isolated_map", "leave_signals_to_main"]
+
+
+GRACE = 5  # seconds after a SIGTERM
 
 
 class Failure(str):
@@ -35,11 +38,14 @@ class Lost(Failure):
 
 
 def leave_signals_to_main() -> None:
-    """Ignore what asks a run to stop: it reaches every process of a terminal or of a job, the main one decides when to
-    stop, and it needs its batches until then. The others end with it."""
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1"):
+    """Outlive what asks a run to stop: it reaches every process of a terminal or of a job, the main one decides when to
+    stop, and needs its batches until then. By SIGTERM it also ends its helpers, and waits for them: they stay a little.
+    """
+    for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
+    if hasattr(signal, "alarm"):
+        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
 
 
 def attempt(function: Callable[[Any], Any], item: Any) -> Any:
@@ -94,7 +100,8 @@ class Isolated:
         if worker is None or not worker.running or 0 < self.recycle <= worker.given:
             self.close()
             worker = self._worker = _Worker(self.function, self.timeout)
-            self._end = weakref.finalize(self, worker.stop)  # also when nobody holds this any more
+            # Also when nobody holds this any more, and before a process that ends waits for its children.
+            self._end = Finalize(self, worker.stop, exitpriority=10)
         return worker
 
 

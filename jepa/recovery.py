@@ -56,10 +56,13 @@ class StopSignals(Callback):
                 f"stopped by {number.name} after step {trainer.global_step}, kept in {last}: add --resume to go on",
             )
 
-    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+    def on_train_end(self, *_: Any) -> None:  # and not at teardown, which comes after Lightning's own
         for number, handler in self._before.items():
             signal.signal(number, handler)
         self._before = {}
+
+    def on_exception(self, *_: Any) -> None:
+        self.on_train_end()
 
 
 class FiniteSteps(Callback):

@@ -43,7 +43,7 @@ BASE = [
 ]
 # name -> (its verdict, what makes it so)
 SICK: dict[str, tuple[str, list[str]]] = {
-    "ema": ("partially collapsed", ["optim={momentum: 0.0, final_momentum: 0.0, lr: 1.0e-2}"]),
+    "ema": ("partially collapsed", ["optim={momentum: 0.0, final_momentum: 0.0, lr: 8.0e-3}"]),
     "rate": ("diverged", ["optim.lr=1.0", "trainer.gradient_clip=0"]),
     "masks": ("starved", ["masks=[{num_blocks: 1, spatial_scale: 0.07, temporal_scale: 0.25}]"]),
     "blank": ("starved", ["data={train: blank.mp4, val: blank.mp4}"]),
@@ -87,13 +87,13 @@ def make(name: str, out: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def draw(found: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
-    """The README's picture: three statistics of all runs, a dot where the verdict was first given."""
+    """The README's picture: three statistics of all runs, dotted lines where the verdicts begin."""
     wanted = {
         "val/std": "spread of the latents",
         "val/rank": "effective rank",
         "val/skill_vs_mean": "skill against the mean",
     }
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    figure = Figure(figsize=(12, 3.2), layout="constrained")
     for axes, (key, title) in zip(figure.subplots(1, 3), wanted.items(), strict=True):
         healthy = np.array([found[name][key] for name in HEALTHY])  # (10, n, 2)
         x, y = healthy[0, :, 0], healthy[:, :, 1]
@@ -105,7 +105,7 @@ def draw(found: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
             axes.axvline(verdict.since, color=colour, linestyle=":", linewidth=1)
         axes.set(title=title, xlabel="step")
         axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(fontsize=8, frameon=False)
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside right center", frameon=False)
     figure.savefig(path, dpi=110)
 
 

@@ -77,8 +77,8 @@ def test_nothing_logged_is_no_alarm() -> None:
 
 
 def verdicts(curves: Curves) -> list[tuple[int, str]]:
-    """(step, word) at every validation of a run."""
-    steps = [step for step, _ in curves["val/std"]] or [70]
+    """(step, word) at every validation of a run, and at every step that it left out."""
+    steps = [step for step, _ in [*curves["val/std"], *curves["train/skipped"]]]
     return [(step, judge({k: [p for p in v if p[0] <= step] for k, v in curves.items()}, WIDTH).word) for step in steps]
 
 

@@ -1,8 +1,8 @@
 """Being asked to stop. Claims, on runs of the command line with worker processes:
 
-- a signal to stop (Ctrl-C, SIGTERM as schedulers send it, SIGUSR1 as SLURM's early warning), to the main process or to
-  all, ends a run after the step it falls into: one sentence, exit code 128 + its number, and no process stays. Resumed,
-  it ends with the weights of a run that nobody touched, bit for bit.
+- (slow) a signal to stop (Ctrl-C, SIGTERM as schedulers send it, SIGUSR1 as SLURM's early warning), to the main process
+  or to all, ends a run after the step it falls into: one sentence, exit code 128 + its number, and no process stays.
+  Resumed, it ends with the weights of a run that nobody touched, bit for bit.
 - a job that SLURM or torchrun starts again, with its old command line, goes on.
 - (slow) of two processes (DDP), both stop after the same step if one is asked to.
 - an exception within an optimizer step keeps nothing of it.
@@ -48,6 +48,7 @@ def begun(worlds: Path, out: Path, *more: str) -> subprocess.Popen[str]:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_that_is_stopped_again_and_again_goes_on(
     worlds: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,8 @@
   ends where it must as computed by hand; learning rate and decay are those of the step.
 - four micro-batches accumulated are one batch of four times the size.
 - a run that was stopped and resumed equals an uninterrupted one bit for bit, with SIGReg's random directions too.
-- an interrupted or failing run leaves a last.ckpt that resumes; so does the last step, wherever validation falls.
+- an interrupted or failing run leaves a last.ckpt that resumes; so does the last step, wherever validation falls. A
+  signal to stop is obeyed when the step has ended that it falls into, and afterwards does what it did before.
 - the best checkpoint is the one of the best probe, not of the lowest loss.
 - 60 steps on worlds lower the loss without collapse.
 - the share of time spent waiting for data is measured.
@@ -20,6 +21,7 @@ import copy
 import errno
 import json
 import os
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -33,9 +35,10 @@ from torch.utils.data import DataLoader
 from data.module import ClipDataModule, DataConfig
 from jepa import JEPA, CheckpointError, ConfigError, MaskCollator, MaskConfig
 from jepa.config import load_config
-from jepa.errors import DivergedError
+from jepa.errors import DivergedError, Interrupted
 from jepa.module import JEPAModule
 from jepa.optim import OptimConfig, rates
+from jepa.recovery import STOP
 from jepa.train import PretrainConfig, build_jepa, pretrain
 from jepa.training import (
     DataWait,
@@ -214,6 +217,26 @@ def test_an_interrupted_run_leaves_a_checkpoint_that_resumes(tmp_path: Path, err
         train(tmp_path / "cut", Clips(), module, callbacks=[Stop(3, error)], max_steps=5, val_every=100)
     assert torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"] == 3
     train(tmp_path / "cut", Clips(), again, resume=True, max_steps=5, val_every=100)
+    assert equal(again.state_dict(), whole.state_dict())
+
+
+@pytest.mark.parametrize("number", STOP)
+def test_a_signal_is_obeyed_when_its_step_has_ended(tmp_path: Path, number: signal.Signals) -> None:
+    class Ask(pl.Callback):
+        def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
+            if trainer.global_step == 3:
+                os.kill(os.getpid(), number)
+
+    before = signal.getsignal(number)
+    whole, module, again = (built({"max_steps": 6}) for _ in range(3))
+    train(tmp_path / "whole", Clips(), whole, max_steps=6, val_every=100)
+    with pytest.raises(
+        Interrupted, match=rf"stopped by {number.name} after step 4, .*last\.ckpt: add --resume"
+    ) as stop:
+        train(tmp_path / "cut", Clips(), module, callbacks=[Ask()], max_steps=6, val_every=100)
+    assert stop.value.number == number and signal.getsignal(number) == before
+    assert torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"] == 4
+    train(tmp_path / "cut", Clips(), again, resume=True, max_steps=6, val_every=100)
     assert equal(again.state_dict(), whole.state_dict())
 
 
