@@ -13,6 +13,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
@@ -26,9 +27,6 @@ from .errors import DataError
 __all__ = ["Failure", "Isolated", "Lost", "isolated_map", "leave_signals_to_main"]
 
 
-GRACE = 5  # seconds after a SIGTERM
-
-
 class Failure(str):
     """Why an item has no result."""
 
@@ -39,13 +37,19 @@ class Lost(Failure):
 
 def leave_signals_to_main() -> None:
     """Outlive what asks a run to stop: it reaches every process of a terminal or of a job, the main one decides when to
-    stop, and needs its batches until then. By SIGTERM it also ends its helpers, and waits for them: they stay a little.
-    """
+    stop, and needs its batches until then. Only the SIGTERM of the process that started this one ends it."""
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
-    if hasattr(signal, "alarm"):
-        signal.signal(signal.SIGTERM, lambda *_: signal.alarm(GRACE))
+    if hasattr(signal, "sigwaitinfo"):  # handlers are not told who sent a signal
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_end_when_told, args=(os.getppid(),), daemon=True).start()
+
+
+def _end_when_told(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)
 
 
 def attempt(function: Callable[[Any], Any], item: Any) -> Any:
@@ -193,7 +197,8 @@ class _Worker:
 def _serve(function: Callable[[Any], Any], pipe: Connection, owner: int) -> None:
     # A decoder that hangs cannot look whether its owner still lives. Without effect but on Linux, where a forked
     # sibling's copy of the pipe would keep it open; elsewhere the pipe closes.
-    torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
+    if sys.platform == "linux":
+        torch.multiprocessing._prctl_pr_set_pdeathsig(signal.SIGKILL)  # type: ignore[attr-defined]
     if os.getppid() != owner:
         return
     leave_signals_to_main()

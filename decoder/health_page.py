@@ -66,7 +66,7 @@ def health(config: HealthConfig) -> Verdict:
     curves = read_history(run)
     if not curves.get("val/rank"):
         raise ConfigError(f"{run} has not been validated yet: there is nothing to judge (trainer.val_every)")
-    verdict = judge(curves, settings.model.encoder.embed_dim)
+    verdict = judge(curves)
     page = Path(config.out) if config.out else run / "health.html"
     write_text(page, write_page(run.name, curves, verdict, settings.trainer.max_steps))
     since = "" if verdict.word == "healthy" else f" since step {verdict.since}"
@@ -99,7 +99,7 @@ def write_page(name: str, curves: Curves, verdict: Verdict, max_steps: int) -> s
         ]
         lines.append(Line(_drawn(curves[key], max_steps, relative), "jepa", "this run"))
         charts.append((title, meaning, line_chart(lines, "percent of the run", ylabel)))
-    rows = [(run, SICK[run], judge(others[run], 96)) for run in SICK]
+    rows = [(run, SICK[run], judge(others[run])) for run in SICK]
     return (
         templates()
         .get_template("health.html.j2")

@@ -4,14 +4,15 @@
 |---------------------|------------------------------------------------------------------------------------------------|
 | starved             | pixels hardly vary over clips and frames; or more than half of the time is spent waiting for   |
 |                     | clips; or masks hide so little that it can be filled in from beside                            |
-| diverged            | gradients are not finite, step after step; or, after the warm-up, the predictor makes twice    |
-|                     | the error of the mean latent, or more                                                          |
+| diverged            | gradients are not finite, step after step, to the end; or, after the warm-up and for a while,  |
+|                     | the predictor makes twice the error of the mean latent, or more                                |
 | collapsed           | spread of the latents below a tenth of its highest or .01; or their effective rank below 2     |
-| partially collapsed | spread or effective rank below half of its highest; or a rank below 5 % of the width           |
+| partially collapsed | spread or effective rank below half of its highest, and not above three quarters again         |
 | healthy             | none of these. How much a healthy model knows so far is said by `jepa.diagnostics.verdict`     |
 
-Each was met by runs that were made sick on purpose, and by none of ten that were not: tests/jepa/sick_runs.py makes
-them, and `jepa health` draws their curves beside those of your run.
+Runs that were made sick on purpose meet them, and none of ten that were not: tests/jepa/sick_runs.py makes both, and
+`jepa health` draws their curves beside those of your run. (None of those collapses altogether; clips without any
+variety do.)
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,7 +30,6 @@ Point = tuple[int, float]  # (step, value)
 Curves = Mapping[str, Sequence[Point]]
 TRAIN = ("train/variety", "train/hidden", "train/wait", "schedule/lr")
 VALIDATION = ("val/std", "val/rank", "val/skill_vs_mean")
-HOPELESS = ("diverged", "collapsed")
 
 
 @dataclass(frozen=True)
@@ -41,10 +41,10 @@ class Verdict:
     sentence: str
 
 
-def judge(curves: Curves, width: int) -> Verdict:
-    """The verdict on logged curves, name -> [(step, value), ...], of a JEPA whose latents are `width` wide."""
+def judge(curves: Curves) -> Verdict:
+    """The verdict on logged curves, name -> [(step, value), ...]."""
     for rule in (_alike, _not_finite, _unstable, _collapsed, _narrowed, _waiting, _easy):
-        found = rule(curves, width)
+        found = rule(curves)
         if found is not None:
             return found
     return Verdict("healthy", 0, "Spread and rank of the latents hold, and clips and masks leave something to learn.")
@@ -53,10 +53,10 @@ def judge(curves: Curves, width: int) -> Verdict:
 class Watch(Callback):
     """Judges a run after every validation, says so when the verdict changes, and with `stop` ends a hopeless run."""
 
-    def __init__(self, width: int, stop: bool) -> None:
-        self.width, self.stop = width, stop
+    def __init__(self, stop: bool) -> None:
+        self.stop = stop
         self.curves: dict[str, list[Point]] = {key: [] for key in (*TRAIN, *VALIDATION)}
-        self.verdict = judge({}, width)
+        self.verdict = judge({})
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -64,18 +64,20 @@ class Watch(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._note(trainer, VALIDATION)
-        before, self.verdict = self.verdict, judge(self.curves, self.width)
+        before, self.verdict = self.verdict, judge(self.curves)
         word, since = self.verdict.word, self.verdict.since
         if word != before.word and trainer.is_global_zero:
             print(f"health: {word} since step {since}. {self.verdict.sentence}")
-        # What these two stand on is the same on all processes, so all of them stop.
-        if self.stop and word in HOPELESS:
+        # What these two stand on is the same on all processes, so all of them stop; what clips are like is not.
+        hopeless = _unstable(self.curves) or _collapsed(self.curves)
+        if self.stop and hopeless is not None:
             raise DivergedError(f"{word} since step {since}. {self.verdict.sentence} (stop_sick=false goes on)")
 
     def _note(self, trainer: pl.Trainer, keys: Sequence[str]) -> None:
         for key in keys:
-            value = trainer.callback_metrics.get(key)
-            if value is not None and bool(value.isfinite()):
+            value, known = trainer.callback_metrics.get(key), self.curves[key]
+            new = not known or known[-1][0] < trainer.global_step  # and not another micro-batch of the same step
+            if new and value is not None and bool(value.isfinite()):
                 self.curves[key].append((trainer.global_step, float(value)))
 
     def state_dict(self) -> dict[str, Any]:
@@ -83,23 +85,23 @@ class Watch(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.curves = {key: [(step, value) for step, value in points] for key, points in state_dict["curves"].items()}
-        self.verdict = judge(self.curves, self.width)
+        self.verdict = judge(self.curves)
 
 
 # ---------------------------------------------------------------------- the rules
 
 
-def _alike(curves: Curves, width: int) -> Verdict | None:
+def _alike(curves: Curves) -> Verdict | None:
     sentence = "The clips are all alike: their pixels vary by {:.3f} (usual: .2 to 1). Look at what data.train holds."
     return _starved(curves.get("train/variety", ()), 3, lambda value: value < 0.02, sentence)
 
 
-def _waiting(curves: Curves, width: int) -> Verdict | None:
+def _waiting(curves: Curves) -> Verdict | None:
     sentence = "Training waits for clips {:.0%} of its time. Raise data.workers, or use data.cache=true."
     return _starved(curves.get("train/wait", ()), 10, lambda value: value > 0.5, sentence)  # not where workers start
 
 
-def _easy(curves: Curves, width: int) -> Verdict | None:
+def _easy(curves: Curves) -> Verdict | None:
     sentence = "Masks hide {:.0%} of a clip, which can be filled in from beside. Raise masks.spatial_scale or ratio."
     return _starved(curves.get("train/hidden", ()), 10, lambda value: value < 0.15, sentence)
 
@@ -112,33 +114,35 @@ def _starved(points: Sequence[Point], count: int, bad: Callable[[float], bool], 
     return Verdict("starved", stretch[0][0], sentence.format(stretch[-1][1])) if stretch else None
 
 
-def _not_finite(curves: Curves, width: int) -> Verdict | None:
+def _not_finite(curves: Curves) -> Verdict | None:
     skipped = [step for step, _ in curves.get("train/skipped", ())]
-    three = [first for first, third in zip(skipped, skipped[2:], strict=False) if third == first + 2]
+    row = [step for place, step in enumerate(reversed(skipped)) if step == skipped[-1] - place]  # up to the last one
+    last = max((points[-1][0] for points in curves.values() if points), default=0)
     sentence = "Gradients were not finite. Lower optim.lr, look at the data, or use trainer.precision=32-true."
-    return Verdict("diverged", three[0], sentence) if three else None
+    return Verdict("diverged", row[-1], sentence) if len(row) > 2 and row[0] >= last else None
 
 
-def _unstable(curves: Curves, width: int) -> Verdict | None:
+def _unstable(curves: Curves) -> Verdict | None:
     rates = curves.get("schedule/lr", ())
     warm = max(rates, key=lambda point: point[1])[0] if rates else 0
     late = [point for point in curves.get("val/skill_vs_mean", ()) if point[0] > warm]
     bad = _stretch(late, lambda value: value < -1)
     sentence = "The predictor makes {:.1f} times the error of the mean latent. Lower optim.lr or warm up for longer."
-    return Verdict("diverged", bad[0][0], sentence.format(1 - bad[-1][1])) if len(bad) > 2 else None
+    lasts = len(bad) > 2 and bad[-1][0] - bad[0][0] >= 30  # steps, for an untrained predictor begins there
+    return Verdict("diverged", bad[0][0], sentence.format(1 - bad[-1][1])) if lasts else None
 
 
-def _collapsed(curves: Curves, width: int) -> Verdict | None:
+def _collapsed(curves: Curves) -> Verdict | None:
     spread, rank = curves.get("val/std", ()), curves.get("val/rank", ())
     return _fallen("collapsed", "spread", spread, max(0.01, _highest(spread) / 10)) or _fallen(
         "collapsed", "effective rank", rank, 2.0
     )
 
 
-def _narrowed(curves: Curves, width: int) -> Verdict | None:
+def _narrowed(curves: Curves) -> Verdict | None:
     spread, rank = curves.get("val/std", ()), curves.get("val/rank", ())
     return _fallen("partially collapsed", "spread", spread, _highest(spread) / 2) or _fallen(
-        "partially collapsed", "effective rank", rank, max(0.05 * width, _highest(rank) / 2)
+        "partially collapsed", "effective rank", rank, _highest(rank) / 2
     )
 
 

@@ -37,7 +37,7 @@ from jepa.vit import VideoViT
 
 REPRESENTATIONS = ("jepa", "random", "pixels")
 CLASSIFIER = "classifier"
-ASIDE = ("workers", "prefetch", "root")  # settings of data that change nothing in a clip
+ASIDE = ("workers", "prefetch", "root", "timeout")  # settings of data that change nothing in a clip
 Results = dict[str, dict[str, dict[str, dict[str, ProbeResult]]]]  # [task][representation][probe][label fraction]
 
 

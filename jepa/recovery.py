@@ -4,7 +4,6 @@ import errno
 import io
 import os
 import signal
-import sys
 import threading
 import zipfile
 from pathlib import Path
@@ -22,47 +21,6 @@ from jepa.files import replacing
 
 # Ctrl-C; the end of a job or of a machine (SLURM, Kubernetes, torchrun); SLURM's early warning (`--signal=USR1@120`).
 STOP = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGUSR1") if hasattr(signal, name)]
-
-
-class StopSignals(Callback):
-    """A signal to stop ends the run after the step it falls into, on every process at the same step, and saves it.
-
-    In the middle of a step weights and their average disagree, so nothing is interrupted there; a second Ctrl-C does.
-    Lightning's own handler of SIGTERM calls a collective whenever the signal happens to come, and its handler for SLURM
-    saves there and then: both are replaced while a run trains.
-    """
-
-    def __init__(self) -> None:
-        self.asked = 0  # the number of the signal
-        self._before: dict[int, Any] = {}
-
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if threading.current_thread() is threading.main_thread():  # nobody else may
-            self._before = {number: signal.signal(number, self._note) for number in STOP}
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.asked and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        if not self.asked:
-            print(f"\n{signal.Signals(number).name}: stopping after this step", file=sys.stderr)
-        self.asked = number
-
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        if trainer.strategy.reduce_boolean_decision(bool(self.asked), all=False):
-            number = signal.Signals(self.asked or signal.SIGTERM)
-            last = f"{trainer.default_root_dir}/last.ckpt"
-            raise Interrupted(
-                number,
-                f"stopped by {number.name} after step {trainer.global_step}, kept in {last}: add --resume to go on",
-            )
-
-    def on_train_end(self, *_: Any) -> None:  # and not at teardown, which comes after Lightning's own
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before = {}
-
-    def on_exception(self, *_: Any) -> None:
-        self.on_train_end()
 
 
 class FiniteSteps(Callback):
@@ -90,10 +48,12 @@ class FiniteSteps(Callback):
         self.skipped, self.in_a_row = self.skipped + 1, self.in_a_row + 1
         if trainer.logger is not None:  # at once: what is merely noted is only written every so many steps
             trainer.logger.log_metrics({"train/skipped": self.skipped}, trainer.global_step)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if self.in_a_row >= self.most:
             raise DivergedError(
-                f"gradients were not finite for {self.in_a_row} steps in a row, up to step {trainer.global_step}: no "
-                f"update of these was made, and {trainer.default_root_dir}/last.ckpt is the last good state. Lower "
+                f"gradients were not finite for {self.in_a_row} steps in a row, up to step {trainer.global_step - 1}: "
+                f"no update of these was made, and {trainer.default_root_dir}/last.ckpt is the last good state. Lower "
                 "optim.lr, look at the data (`jepa check-data`), or use trainer.precision=32-true"
             )
 
@@ -106,7 +66,7 @@ class FiniteSteps(Callback):
 
 class LastCheckpoint(Checkpoint):
     """Keeps `last.ckpt`: every `every` steps, after the last step, and when training is interrupted or fails outside
-    of an optimizer step, where weights and their average disagree.
+    of a step, in which weights and their average disagree, or micro-batches are forgotten.
 
     After a validation it is written again, with the best score and the health of that step: a resumed run must not
     forget them, and does not validate a step twice.
@@ -123,8 +83,10 @@ class LastCheckpoint(Checkpoint):
     def on_before_optimizer_step(self, *_: Any) -> None:
         self._in_step = True
 
-    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        self._in_step = False
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._in_step = (batch_idx + 1) % trainer.accumulate_grad_batches != 0
         if trainer.global_step % self.every == 0 or trainer.global_step == trainer.max_steps:
             self._save(trainer)
 
@@ -137,7 +99,9 @@ class LastCheckpoint(Checkpoint):
         # Before training has begun, a run that was to be resumed may not be restored yet: leave what it left. Saving
         # takes all processes: what befell one of them alone would leave it waiting for the others for ever.
         together = trainer.world_size == 1 or isinstance(exception, Interrupted | DivergedError)
-        whole = not self._in_step or isinstance(exception, Interrupted)  # raised before the step is seen to end here
+        whole = not self._in_step or isinstance(
+            exception, Interrupted | DivergedError
+        )  # which are raised between steps
         if self._saved is not None and together and whole and not isinstance(exception, OSError):
             self._save(trainer)
 
@@ -145,6 +109,51 @@ class LastCheckpoint(Checkpoint):
         if trainer.global_step != self._saved:
             trainer.save_checkpoint(self.path)
             self._saved = trainer.global_step
+
+
+class StopSignals(Checkpoint):
+    """A signal to stop ends the run after the step it falls into, on every process at the same step, and saves it.
+
+    In the middle of a step weights and their averages disagree, so nothing is interrupted there; a second Ctrl-C does.
+    Lightning's own handler of SIGTERM calls a collective whenever the signal happens to come, and its handler for SLURM
+    saves there and then: both are replaced while a run trains. A Checkpoint, for those have their turn last: when the
+    weights have been averaged and, at the end, when all is saved.
+    """
+
+    def __init__(self) -> None:
+        self.asked = 0  # the number of the signal
+        self._before: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():  # nobody else may
+            self._before = {number: signal.signal(number, self._note) for number in STOP}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        again, self.asked = self.asked, number
+        if again and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        if not again:  # print is not safe in a handler that may have interrupted it
+            os.write(2, f"\n{signal.Signals(number).name}: stopping after this step\n".encode())
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (batch_idx + 1) % trainer.accumulate_grad_batches:
+            return  # a step ends with the last of its micro-batches
+        asked = torch.tensor(self.asked, device=trainer.strategy.root_device)
+        if number := int(trainer.strategy.reduce(asked, reduce_op="max")):
+            name, last = signal.Signals(number).name, f"{trainer.default_root_dir}/last.ckpt"
+            raise Interrupted(
+                number, f"stopped by {name} after step {trainer.global_step}, kept in {last}: add --resume to go on"
+            )
+
+    def on_train_end(self, *_: Any) -> None:  # and not at teardown, which comes after Lightning's own
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
+
+    def on_exception(self, *_: Any) -> None:
+        self.on_train_end()
 
 
 class WholeCheckpointIO(TorchCheckpointIO):

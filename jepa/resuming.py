@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from jepa.config import ConfigError, differences, load_config
+from jepa.files import write_text
 
 _TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "threads")
 _SCALE = ("activation_checkpointing", "compile")
@@ -28,14 +29,26 @@ def check_run(out: str | Path, resume: bool) -> bool:
     last = Path(out) / "last.ckpt"
     if resume and not last.is_file():
         raise ConfigError(f"resume=true, but there is no {last} to go on from")
-    if not resume and last.exists() and not _started_again():
+    if not resume and last.exists() and not _started_again(Path(out)):
         raise ConfigError(f"{out} already holds a run: add resume=true to go on with it, or give another out=")
     return last.exists()
 
 
-def _started_again() -> bool:
-    # A job that was requeued or preempted is given its old command line, which says nothing of resuming.
-    return any(int(os.environ.get(name, 0)) > 0 for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+def mark_job(out: str | Path) -> None:
+    """Note in `out` which job of a launcher began or went on with the run there, if one did."""
+    if _job():
+        write_text(Path(out) / ".job", _job())
+
+
+def _started_again(out: Path) -> bool:
+    # A job that was requeued or preempted is given its old command line, which says nothing of resuming. A first try
+    # that was refused, because of what another job had left there, is started again too.
+    again = any(int(os.environ.get(name, 0)) > 0 for name in ("SLURM_RESTART_COUNT", "TORCHELASTIC_RESTART_COUNT"))
+    return again and (out / ".job").is_file() and (out / ".job").read_text() == _job()
+
+
+def _job() -> str:
+    return os.environ.get("SLURM_JOB_ID") or os.environ.get("TORCHELASTIC_RUN_ID") or ""
 
 
 def check_settings(settings: Any, stored: Path) -> None:

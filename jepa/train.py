@@ -87,7 +87,7 @@ def pretrain(config: PretrainConfig) -> Path:
     collate = MaskCollator(config.masks, tubelet, patch, config.masks_per_step)
     data = ClipDataModule(config.data, collate)
     module = JEPAModule(jepa, config.optim, config.trainer.max_steps, bool(config.teacher))
-    wait, watch = DataWait(), Watch(config.model.encoder.embed_dim, config.stop_sick)
+    wait, watch = DataWait(), Watch(config.stop_sick)
     trainer = build_trainer(config.trainer, out, monitor="val/choose", callbacks=[wait, watch])
     scale(module, config.trainer)
     fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False))
@@ -101,7 +101,7 @@ def pretrain(config: PretrainConfig) -> Path:
             "data_wait_fraction": wait.fraction,
             "parameters": sum(p.numel() for p in jepa.parameters() if p.requires_grad),
             "health": module.health,
-            "verdict": asdict(watch.verdict),
+            "verdict": asdict(watch.verdict) if watch.curves["val/std"] else None,
         }
         write_text(out / "summary.json", json.dumps(summary, indent=2) + "\n")
         if watch.verdict.word != "healthy":

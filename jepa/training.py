@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import SCALARS, Even
 
 from jepa.config import ConfigError, choose, save_config, within
 from jepa.recovery import FiniteSteps, LastCheckpoint, StopSignals, WholeCheckpointIO
-from jepa.resuming import check_run, check_settings
+from jepa.resuming import check_run, check_settings, mark_job
 from jepa.scaling import compile_blocks, recompute_activations
 from jepa.weights import check_fit, read_checkpoint
 
@@ -177,8 +177,8 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         callbacks=[
             *([best] if monitor else []),
-            StopSignals(),
             LastCheckpoint(out / "last.ckpt", every),
+            StopSignals(),
             *([FiniteSteps(config.max_skipped)] if config.max_skipped else []),
             *([_kept(out, config.keep_every)] if config.keep_every else []),
             *([TQDMProgressBar(refresh_rate=10)] if config.progress else []),
@@ -192,7 +192,10 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
 
 def _fully_sharded(config: TrainerConfig) -> ModelParallelStrategy:
     # One checkpoint file, as every other strategy writes: what is sharded here goes on, or is probed, anywhere.
-    per_node = int(config.devices) if config.devices.isdigit() else max(1, torch.cuda.device_count())
+    listed = (
+        int(config.devices) if config.devices.isdigit() else len(config.devices.split(",")) * ("," in config.devices)
+    )
+    per_node = listed or max(1, torch.cuda.device_count())
     return ModelParallelStrategy(per_node * config.num_nodes, 1, save_distributed_checkpoint=False)
 
 
@@ -241,6 +244,7 @@ def fit(
         for stale in Path(out).glob("skipped*.csv") if not resume else ():  # what a run that saved nothing has met
             stale.unlink()
         save_config(settings, Path(out) / "config.yaml")
+        mark_job(out)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=last if resume else None, weights_only=True)
     except SystemExit:

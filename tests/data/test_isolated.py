@@ -105,11 +105,11 @@ def treacherous(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_hangs_and_crashes_cost_one_file_each(treacherous: Path) -> None:
     found = []
     for workers in (0, 1, 2):
-        module = ClipDataModule(config(treacherous, workers=workers, batch_size=12, timeout=1.5))
+        module = ClipDataModule(config(treacherous, workers=workers, batch_size=12, timeout=3))
         found.append(take(module, 4))  # an epoch is a batch: both files are met in each
         reasons = {Path(skip.path).name: (skip.reason, skip.bad) for skip in module.skipped.values()}
         assert reasons == {
-            "hangs.mp4": (f"{treacherous / 'hangs.mp4'}: not decoded within 1.5 s", True),
+            "hangs.mp4": (f"{treacherous / 'hangs.mp4'}: not decoded within 3 s", True),
             "crashes.mp4": (f"{treacherous / 'crashes.mp4'}: the decoder crashed (signal 11)", True),
         }
     assert same(found[0], found[1]) and same(found[0], found[2])
@@ -117,7 +117,7 @@ def test_hangs_and_crashes_cost_one_file_each(treacherous: Path) -> None:
 
 @linux
 def test_no_file_is_waited_for_twice(treacherous: Path) -> None:
-    module = ClipDataModule(config(treacherous, timeout=1.5))
+    module = ClipDataModule(config(treacherous, timeout=3))
     module.setup()
     clips = module.train_set
     assert clips is not None
@@ -125,7 +125,7 @@ def test_no_file_is_waited_for_twice(treacherous: Path) -> None:
     began = time.monotonic()
     samples = clips.__getitems__([(where, seed) for seed in range(6)])
     samples += [clips[where, seed] for seed in range(6, 12)]
-    assert 1.5 < time.monotonic() - began < 12 * 1.5
+    assert 3 < time.monotonic() - began < 12 * 3
     assert all(Path(sample["skipped"][0].path).name == "hangs.mp4" for sample in samples)
 
 

@@ -45,7 +45,7 @@ def test_a_run_is_judged_and_drawn(tmp_path: Path, capsys: pytest.CaptureFixture
 
 def test_all_charts_are_there_for_a_run_that_logged_everything() -> None:
     curves = reference_runs()["seed0"]
-    page = write_page("seed0", curves, judge(curves, 96), 400)
+    page = write_page("seed0", curves, judge(curves), 400)
     assert page.count("<svg") == len(CHARTS) and all(title in page for _, title, *_ in CHARTS)
     assert page.count("10 healthy runs") == len(CHARTS)
 

@@ -12,6 +12,8 @@ refused by name. 5. A training batch is split between target and predicted laten
 function of the seed.
 """
 
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -35,6 +37,7 @@ from decoder.module import (
 from decoder.train import DecoderTrainConfig, build_decoder, data_settings, train_decoder
 from jepa import JEPA, ConfigError
 from jepa.config import save_config
+from jepa.errors import Interrupted
 from jepa.training import TrainerConfig, read_history
 from jepa.weights import read_checkpoint
 
@@ -97,20 +100,23 @@ def test_training_leaves_a_usable_decoder(jepa: JEPA, videos: Path, tmp_path: Pa
     assert b"val/truth_target_predicted" in b"".join(event.read_bytes() for event in events)
 
 
+@pytest.mark.parametrize("how", [KeyboardInterrupt, Interrupted])
 def test_resumed_equals_uninterrupted(
-    jepa: JEPA, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    jepa: JEPA, videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: type[BaseException]
 ) -> None:
     straight = Decoder.load(train_decoder(settings(jepa, videos, tmp_path / "straight")))
 
     step = DecoderModule.training_step
 
     def interrupted(self: DecoderModule, batch: dict, batch_idx: int) -> Tensor:
-        if self.global_step == 4:
+        if self.global_step == 4 and how is KeyboardInterrupt:
             raise KeyboardInterrupt
+        if self.global_step == 4:
+            os.kill(os.getpid(), signal.SIGTERM)
         return step(self, batch, batch_idx)
 
     monkeypatch.setattr(DecoderModule, "training_step", interrupted)
-    with pytest.raises(KeyboardInterrupt):
+    with pytest.raises(how):
         train_decoder(settings(jepa, videos, tmp_path / "broken"))
     assert not (tmp_path / "broken" / "decoder").exists()
     monkeypatch.setattr(DecoderModule, "training_step", step)

@@ -101,7 +101,7 @@ def draw(found: dict[str, dict[str, list[list[float]]]], path: Path) -> None:
         for name, colour in (("ema", "#8350a8"), ("rate", "#2a8579"), ("masks", "#2f62b8"), ("nan", "#b3372f")):
             steps, values = np.array(found[name][key]).T
             axes.plot(steps, np.maximum(values, -2), color=colour, label=f"{name}: {SICK[name][0]}")
-            verdict = judge(found[name], WIDTH)  # type: ignore[arg-type]
+            verdict = judge(found[name])  # type: ignore[arg-type]
             axes.axvline(verdict.since, color=colour, linestyle=":", linewidth=1)
         axes.set(title=title, xlabel="step")
         axes.spines[["top", "right"]].set_visible(False)

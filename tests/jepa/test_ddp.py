@@ -106,7 +106,8 @@ def test_two_processes_are_one_that_accumulates(worlds: Path, tmp_path: Path, mo
 def test_sharded_and_compiled_are_the_same_run(worlds: Path, tmp_path: Path) -> None:
     short, ddp = {"steps": 6}, [*TWO, "trainer.strategy=ddp"]
     fsdp, compiled = [*TWO, "trainer.strategy=fsdp"], [*ddp, "trainer.compile=true"]
-    for name, options in {"ddp": ddp, "fsdp": fsdp, "compiled": compiled}.items():
+    again = [*ddp, "trainer.activation_checkpointing=true"]
+    for name, options in {"ddp": ddp, "fsdp": fsdp, "compiled": compiled, "again": again}.items():
         run(words(worlds, tmp_path / name, *options, **short))
         assert difference(tmp_path / name, tmp_path / "ddp") < 1e-5, name
         assert read_history(tmp_path / name)["train/loss"] == [

@@ -1,7 +1,7 @@
 """The verdict on a run. Claims:
 
-- every rule says its word, since when, and what to do, on curves where that is known; one bad validation is no alarm, a
-  low rate of the warm-up neither, and what has healed is healthy.
+- every rule says its word, since when, and what to do, on curves where that is known; one bad validation is no alarm,
+  nor are the warm-up, a few steps left out, and a fall of which more than half was made good.
 - five runs that were made sick on purpose (tests/jepa/sick_runs.py) have their verdict within the first third; ten
   healthy seeds have none at any moment.
 - (slow) so do runs that are made anew here, by the same recipe: every sick one, and two seeds.
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import sick_runs
 import torch
-from sick_runs import HEALTHY, SICK, STEPS, WIDTH
+from sick_runs import HEALTHY, SICK, STEPS
 
 from jepa import load_config
 from jepa.errors import DivergedError
@@ -44,15 +44,16 @@ GOOD = {
         ({"val/std": curve(0.3, 0.1, 0.1, 0.16)}, "partially collapsed", 20),
         ({"val/std": curve(0.3, 0.1, 0.1, 0.3)}, "healthy", 0),
         ({"val/rank": curve(40, 41, 20, 19)}, "partially collapsed", 30),
-        ({"val/rank": curve(3, 3, 3, 3)}, "partially collapsed", 10),
         ({"val/std": curve(0.3, 0.3, 0.02, 0.02)}, "collapsed", 30),
         ({"val/std": curve(0.005, 0.005)}, "collapsed", 10),
         ({"val/rank": curve(1.5, 1.5, 1.5)}, "collapsed", 10),
-        ({"val/skill_vs_mean": curve(0.1, -2, -2, -2)}, "diverged", 20),
+        ({"val/skill_vs_mean": curve(0.1, -2, -2, -2)}, "healthy", 0),
+        ({"val/skill_vs_mean": curve(0.1, -2, -2, -2, -2)}, "diverged", 20),
         ({"val/skill_vs_mean": curve(-5, -4, -3, 0)}, "healthy", 0),
         ({"val/skill_vs_mean": curve(-5, -4, -3, -2), "schedule/lr": curve(1, 2, 3, 2)}, "healthy", 0),
         ({"train/skipped": [(7, 1), (8, 2), (30, 3)]}, "healthy", 0),
-        ({"train/skipped": [(7, 1), (30, 2), (31, 3), (32, 4)]}, "diverged", 30),
+        ({"train/skipped": [(7, 1), (8, 2), (9, 3)]}, "healthy", 0),
+        ({"train/skipped": [(7, 1), (39, 2), (40, 3), (41, 4)]}, "diverged", 39),
         ({"train/variety": curve(0.0, 0.001, 0.002)}, "starved", 30),
         ({"train/variety": curve(0.0, 0.4, 0.5)}, "healthy", 0),
         ({"train/wait": curve(*[0.9] * 9)}, "healthy", 0),
@@ -61,11 +62,11 @@ GOOD = {
         ({"train/hidden": curve(*[0.05, 0.6] * 5)}, "healthy", 0),
         # The cause before its effects:
         ({"val/std": curve(0, 0, 0), "train/variety": curve(0, 0, 0)}, "starved", 30),
-        ({"val/std": curve(0.3, 0.02, 0.02), "train/skipped": [(7, 1), (8, 2), (9, 3)]}, "diverged", 7),
+        ({"val/std": curve(0.3, 0.02, 0.02), "train/skipped": [(40, 1), (41, 2), (42, 3)]}, "diverged", 40),
     ],
 )
 def test_each_rule(changed: Curves, word: str, since: int) -> None:
-    found = judge({**GOOD, **changed}, 64)
+    found = judge({**GOOD, **changed})
     assert (found.word, found.since) == (word, since), found
     assert found.sentence.endswith(".") and (
         word == "healthy" or any(key in found.sentence for key in ("Raise", "Lower", "Look"))
@@ -73,13 +74,13 @@ def test_each_rule(changed: Curves, word: str, since: int) -> None:
 
 
 def test_nothing_logged_is_no_alarm() -> None:
-    assert judge({}, 64).word == "healthy"
+    assert judge({}).word == "healthy"
 
 
 def verdicts(curves: Curves) -> list[tuple[int, str]]:
     """(step, word) at every validation of a run, and at every step that it left out."""
     steps = [step for step, _ in [*curves["val/std"], *curves["train/skipped"]]]
-    return [(step, judge({k: [p for p in v if p[0] <= step] for k, v in curves.items()}, WIDTH).word) for step in steps]
+    return [(step, judge({k: [p for p in v if p[0] <= step] for k, v in curves.items()}).word) for step in steps]
 
 
 def check(name: str, curves: Curves) -> None:
@@ -113,7 +114,7 @@ def settings(worlds: Path, out: Path, *more: str) -> PretrainConfig:
         "model.predictor={embed_dim: 12, depth: 1, num_heads: 2}",
         "masks=[{kind: future}]",
         "optim={lr: 10.0, start_lr: 10.0, warmup_steps: 0, momentum: 0.0, final_momentum: 0.0}",
-        "trainer={max_steps: 24, val_every: 2, val_batches: 2, log_every: 1, accelerator: cpu, progress: false}",
+        "trainer={max_steps: 48, val_every: 4, val_batches: 2, log_every: 1, accelerator: cpu, progress: false}",
         *("trainer.gradient_clip=0", "trainer.precision=32-true"),
     ]
     return load_config(PretrainConfig, None, [*words, *more])
@@ -126,11 +127,11 @@ def test_a_hopeless_run_stops_and_says_why(worlds: Path, tmp_path: Path, capsys:
     ) as stop:
         pretrain(settings(worlds, out))
     kept = torch.load(out / "last.ckpt", weights_only=True)
-    assert kept["global_step"] < 24
+    assert kept["global_step"] < 48
     word = str(stop.value).split()[0]
     assert f"health: {word} since step" in capsys.readouterr().out
 
     pretrain(settings(worlds, out, "resume=true", "stop_sick=false"))
     summary = json.loads((out / "summary.json").read_text())
-    assert summary["verdict"]["word"] in ("diverged", "collapsed") and summary["steps"] == 24
+    assert summary["verdict"]["word"] in ("diverged", "collapsed") and summary["steps"] == 48
     assert summary["verdict"]["since"] < kept["global_step"], "the curves of before are remembered"

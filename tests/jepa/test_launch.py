@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from tiny_run import command, weights
@@ -22,7 +23,7 @@ STEPS = 200
 # Two tasks on one node. A signal to the job step reaches all of them; the worst exit code is that of srun.
 SRUN = f"""#!{sys.executable}
 import os, signal, subprocess, sys
-words = [word for word in sys.argv[1:] if not word.startswith("--kill")]
+words = [word for word in sys.argv[1:] if not word.startswith("--cpus")]
 tasks = []
 for rank in "01":
     mine = {{"SLURM_PROCID": rank, "SLURM_LOCALID": rank, "SLURM_NODEID": "0", "SLURM_NTASKS": "2"}}
@@ -58,7 +59,7 @@ def expected(worlds: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two processes that Lightning starts itself, and nobody stops."""
     out = tmp_path_factory.mktemp("expected") / "run"
     two = command(worlds, out, "trainer.devices=2", "trainer.strategy=ddp", steps=STEPS, val_every=20)
-    subprocess.run(two, env=environment(out), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(two, env=environment(out), check=True, stdout=subprocess.DEVNULL, timeout=900)
     return out
 
 
@@ -67,7 +68,7 @@ def test_torchrun(worlds: Path, tmp_path: Path, expected: Path) -> None:
     run = [sys.executable, "-m", "torch.distributed.run", "--nnodes=1", "--nproc-per-node=2", "--rdzv-backend=c10d"]
     run += ["--rdzv-endpoint=localhost:0", "-m", "jepa.cli", "pretrain", *words(worlds, tmp_path / "run")]
     run += ["trainer.devices=2", "trainer.num_nodes=1", "trainer.strategy=ddp"]
-    subprocess.run(run, cwd=HOUSE, env=environment(tmp_path), check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(run, cwd=HOUSE, env=environment(tmp_path), check=True, stdout=subprocess.DEVNULL, timeout=900)
     assert same(tmp_path / "run", expected)
 
 
@@ -86,13 +87,13 @@ def test_slurm(worlds: Path, tmp_path: Path, expected: Path) -> None:
     while not last.is_file():
         assert first.poll() is None and time.monotonic() < until
         time.sleep(0.05)
-    srun = subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True, check=True).stdout.split()
-    os.kill(int(srun[0]), signal.SIGUSR1)
+    (srun,) = psutil.Process(first.pid).children()
+    srun.send_signal(signal.SIGUSR1)
     assert first.wait(300) == 0
     assert (tmp_path / "asked").read_text() == "requeue 4711\n"
     assert torch.load(last, weights_only=True)["global_step"] < STEPS
 
     again = environment(tmp_path, **job, SLURM_RESTART_COUNT="1")
-    subprocess.run(script, cwd=HOUSE, env=again, check=True)
+    subprocess.run(script, cwd=HOUSE, env=again, check=True, timeout=900)
     assert same(tmp_path / "run", expected)
     assert (tmp_path / "asked").read_text() == "requeue 4711\n", "it was done"

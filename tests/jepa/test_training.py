@@ -221,22 +221,40 @@ def test_an_interrupted_run_leaves_a_checkpoint_that_resumes(tmp_path: Path, err
 
 
 @pytest.mark.parametrize("number", STOP)
-def test_a_signal_is_obeyed_when_its_step_has_ended(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize("micro", [1, 3])
+def test_a_signal_is_obeyed_when_its_step_has_ended(tmp_path: Path, micro: int, number: signal.Signals) -> None:
     class Ask(pl.Callback):
-        def on_before_optimizer_step(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.global_step == 3:
+        def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 3 * micro + micro // 2:  # within step 4
                 os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
-    whole, module, again = (built({"max_steps": 6}) for _ in range(3))
-    train(tmp_path / "whole", Clips(), whole, max_steps=6, val_every=100)
+    settings = {"max_steps": 7, "val_every": 100, "accumulate_grad_batches": micro}
+    whole, module, again = (built({"max_steps": 7}) for _ in range(3))
+    train(tmp_path / "whole", Clips(), whole, **settings)
     with pytest.raises(
         Interrupted, match=rf"stopped by {number.name} after step 4, .*last\.ckpt: add --resume"
     ) as stop:
-        train(tmp_path / "cut", Clips(), module, callbacks=[Ask()], max_steps=6, val_every=100)
+        train(tmp_path / "cut", Clips(), module, callbacks=[Ask()], **settings)
     assert stop.value.number == number and signal.getsignal(number) == before
     assert torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"] == 4
-    train(tmp_path / "cut", Clips(), again, resume=True, max_steps=6, val_every=100)
+    train(tmp_path / "cut", Clips(), again, resume=True, **settings)
+    assert equal(again.state_dict(), whole.state_dict())
+
+
+def test_what_falls_between_micro_batches_keeps_nothing_of_them(tmp_path: Path) -> None:
+    class Fall(pl.Callback):
+        def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+            if batch_idx == 10:
+                raise ValueError("a bug")
+
+    settings = {"max_steps": 7, "val_every": 2, "accumulate_grad_batches": 3}
+    whole, module, again = (built({"max_steps": 7}) for _ in range(3))
+    train(tmp_path / "whole", Clips(), whole, **settings)
+    with pytest.raises(ValueError, match="a bug"):
+        train(tmp_path / "cut", Clips(), module, callbacks=[Fall()], **settings)
+    assert torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"] == 2
+    train(tmp_path / "cut", Clips(), again, resume=True, **settings)
     assert equal(again.state_dict(), whole.state_dict())
 
 
