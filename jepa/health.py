@@ -134,16 +134,22 @@ def _unstable(curves: Curves) -> Verdict | None:
 
 def _collapsed(curves: Curves) -> Verdict | None:
     spread, rank = curves.get("val/std", ()), curves.get("val/rank", ())
-    return _fallen("collapsed", "spread", spread, max(0.01, _highest(spread) / 10)) or _fallen(
-        "collapsed", "effective rank", rank, 2.0
+    return _earlier(
+        _fallen("collapsed", "spread", spread, max(0.01, _highest(spread) / 10)),
+        _fallen("collapsed", "effective rank", rank, 2.0),
     )
 
 
 def _narrowed(curves: Curves) -> Verdict | None:
     spread, rank = curves.get("val/std", ()), curves.get("val/rank", ())
-    return _fallen("partially collapsed", "spread", spread, _highest(spread) / 2) or _fallen(
-        "partially collapsed", "effective rank", rank, _highest(rank) / 2
+    return _earlier(
+        _fallen("partially collapsed", "spread", spread, _highest(spread) / 2),
+        _fallen("partially collapsed", "effective rank", rank, _highest(rank) / 2),
     )
+
+
+def _earlier(*verdicts: Verdict | None) -> Verdict | None:
+    return min((verdict for verdict in verdicts if verdict), key=lambda verdict: verdict.since, default=None)
 
 
 def _fallen(word: str, name: str, points: Sequence[Point], least: float) -> Verdict | None:
