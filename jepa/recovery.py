@@ -140,8 +140,11 @@ class StopSignals(Checkpoint):
     ) -> None:
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return  # a step ends with the last of its micro-batches
-        asked = torch.tensor(self.asked, device=trainer.strategy.root_device)
-        if number := int(trainer.strategy.reduce(asked, reduce_op="max")):
+        number = self.asked
+        if trainer.world_size > 1:
+            asked = torch.tensor(number, device=trainer.strategy.root_device)
+            number = int(trainer.strategy.reduce(asked, reduce_op="max"))
+        if number:
             name, last = signal.Signals(number).name, f"{trainer.default_root_dir}/last.ckpt"
             raise Interrupted(
                 number, f"stopped by {name} after step {trainer.global_step}, kept in {last}: add --resume to go on"

@@ -1,5 +1,5 @@
-"""Claims: both notebooks run from the first cell to the last on a tiny budget, and are stored executed, with pictures
-and without paths of the machine they ran on."""
+"""Claims: the notebooks run from the first cell to the last on a tiny budget (the third, which trains every arm of the
+comparison, with the slow tests), and are stored executed, with pictures, without paths of the machine they ran on."""
 
 import os
 import re
@@ -13,7 +13,11 @@ FOLDER = Path(__file__).resolve().parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * path.stem.startswith("03")) for path in NOTEBOOKS],
+    ids=lambda path: path.stem,
+)
 def test_a_notebook_runs_on_a_tiny_budget(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("JEPA_NOTEBOOK_BUDGET", "0.004")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as all tests: threads that wait for each other are slowest when busy

@@ -109,7 +109,7 @@ def test_an_exception_within_a_step_keeps_nothing_of_it(tmp_path: Path) -> None:
     saved: list[int] = []
 
     class Trainer:
-        global_step, max_steps, world_size = 3, 10, 1
+        global_step, max_steps, world_size, accumulate_grad_batches = 3, 10, 1, 1
 
         def save_checkpoint(self, path: Path) -> None:
             saved.append(self.global_step)
@@ -121,7 +121,7 @@ def test_an_exception_within_a_step_keeps_nothing_of_it(tmp_path: Path) -> None:
     keeper.on_before_optimizer_step(trainer, module)
     keeper.on_exception(trainer, module, ValueError())  # type: ignore[arg-type]
     assert saved == []
-    keeper.on_train_batch_end(trainer, module)  # type: ignore[arg-type]
+    keeper.on_train_batch_end(trainer, module, None, None, batch_idx=3)  # type: ignore[arg-type]
     keeper.on_exception(trainer, module, ValueError())  # type: ignore[arg-type]
     assert saved == [4]
     trainer.global_step, trainer.world_size = 5, 2
