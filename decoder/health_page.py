@@ -86,13 +86,13 @@ def reference_runs() -> dict[str, dict[str, list[tuple[int, float]]]]:
 def write_page(name: str, curves: Curves, verdict: Verdict, max_steps: int) -> str:
     """One self-contained page, of the run `name` with these curves."""
     others = reference_runs()
-    length = {run: found["schedule/lr"][-1][0] if run != "nan" else 400 for run, found in others.items()}
     healthy = [run for run in others if run.startswith("seed")]
+    length = others[healthy[0]]["val/std"][-1][0] + 1  # of all: one that stopped early was to last as long
     charts: list[tuple[str, str, Markup]] = []
     for key, title, meaning, ylabel, relative in CHARTS:
         if not curves.get(key):
             continue
-        drawn = {run: _drawn(found.get(key, ()), length[run], relative) for run, found in others.items()}
+        drawn = {run: _drawn(found.get(key, ()), length, relative) for run, found in others.items()}
         lines = [_band([drawn[run] for run in healthy])]
         lines += [
             Line(drawn[run], colour, run, dashed=True) for run, (colour, _) in SICK.items() if colour and drawn[run]
@@ -103,7 +103,7 @@ def write_page(name: str, curves: Curves, verdict: Verdict, max_steps: int) -> s
     return (
         templates()
         .get_template("health.html.j2")
-        .render(name=name, verdict=verdict, charts=charts, rows=rows, healthy=len(healthy))
+        .render(name=name, verdict=verdict, charts=charts, rows=rows, healthy=len(healthy), steps=length)
     )
 
 

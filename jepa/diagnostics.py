@@ -17,6 +17,8 @@ from jepa.grid import Grid, gather_tokens
 from jepa.jepa import JEPA
 from jepa.masks import Mask, task_mask
 
+LEAST_STD, LEAST_RANK = 0.01, 2.0  # below: collapsed to a point, or to a line
+
 
 def feature_std(x: Tensor) -> Tensor:
     """Mean over channels of the standard deviation over all tokens of (..., D). Zero means collapse to a point."""
@@ -81,7 +83,7 @@ def skill(error: float, baseline: float) -> float:
 
 def verdict(std: float, rank: float, width: int, vs_copy: float, vs_mean: float) -> tuple[str, str]:
     """(one word, one sentence) on a model whose raw target latents have `std` and effective `rank` of `width`."""
-    if std < 1e-2 or rank < 2:
+    if std < LEAST_STD or rank < LEAST_RANK:
         return "collapsed", f"The latents have collapsed: spread {std:.3f}, effective rank {rank:.1f} of {width}."
     if rank < 0.05 * width:
         few = f"effective rank {rank:.1f} of {width}"

@@ -24,6 +24,7 @@ from typing import Any
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import Callback
 
+from jepa.diagnostics import LEAST_RANK, LEAST_STD
 from jepa.errors import DivergedError
 
 Point = tuple[int, float]  # (step, value)
@@ -135,8 +136,8 @@ def _unstable(curves: Curves) -> Verdict | None:
 def _collapsed(curves: Curves) -> Verdict | None:
     spread, rank = curves.get("val/std", ()), curves.get("val/rank", ())
     return _earlier(
-        _fallen("collapsed", "spread", spread, max(0.01, _highest(spread) / 10)),
-        _fallen("collapsed", "effective rank", rank, 2.0),
+        _fallen("collapsed", "spread", spread, max(LEAST_STD, _highest(spread) / 10)),
+        _fallen("collapsed", "effective rank", rank, LEAST_RANK),
     )
 
 
