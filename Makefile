@@ -1,6 +1,8 @@
 # Two commands for a newcomer: `make demo` and `make test`. Both install into .venv first; Python >= 3.11 is all they need.
 PYTHON ?= python3
 BIN := .venv/bin
+# A worker a core, four at most (1.5 GB each); tests of one file share what they prepare, so they stay together.
+PYTEST := $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadfile
 INSTALLED := .venv/.installed
 
 .PHONY: demo test test-all lint install metrics pins audit notebooks clean
@@ -9,10 +11,10 @@ demo: $(INSTALLED)
 	$(BIN)/jepa demo configs/demo.yaml
 
 test: lint
-	$(BIN)/python -m pytest
+	$(PYTEST)
 
 test-all: lint
-	$(BIN)/python -m pytest -m "slow or not slow"
+	$(PYTEST) -m "slow or not slow"
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

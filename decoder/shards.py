@@ -31,14 +31,12 @@ from decoder.latents import LatentSource, LatentStats
 from jepa.config import ConfigError, differences
 from jepa.errors import CheckpointError
 from jepa.files import replacing, write_text
+from jepa.resuming import SAME_STREAM
 from jepa.weights import read_json
 
 VIDEO, TARGET = "video", "target"
 SHARD_BYTES = 512e6  # of a file at most, unless one clip is larger; a build holds as much in memory
-# What does not change which clips are drawn, or how much is read at once.
-MAY_CHANGE = tuple(
-    f"data.{key}" for key in ("batch_size", "workers", "prefetch", "timeout", "backend", "root", "cache*", "max_bad_*")
-)
+MAY_CHANGE = tuple(f"data.{key}" for key in (*SAME_STREAM, "batch_size", "max_bad_*"))  # the same clips all the same
 
 Clips = Callable[[list[range]], Iterable[tuple[Tensor, Tensor]]]
 

@@ -19,9 +19,11 @@ from decoder.findings import duration
 from jepa import ConfigError
 from jepa.config import differences
 from jepa.files import write_text
+from jepa.resuming import SAME_CLIPS
 from jepa.weights import read_json
 
-IRRELEVANT = ("*.resume", "*.progress", "*.workers")  # settings that may change between two starts of a job
+# Settings that may change between two starts of a job.
+IRRELEVANT = ("*.resume", "*.progress", *(f"*.{key}" for key in SAME_CLIPS))
 
 
 @dataclass(frozen=True)

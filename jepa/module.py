@@ -27,7 +27,7 @@ class JEPAModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # trainer.strategy=fsdp
-            shard(self.jepa, self.device_mesh["data_parallel"])
+            shard(self.jepa)
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         if self.jepa.config.regulariser == "sigreg":

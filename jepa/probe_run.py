@@ -32,12 +32,12 @@ from jepa.files import replacing, write_text
 from jepa.heads import HeadResult, HeadsConfig, HeadsModule, PixelTokens, check_heads, head_result, train_heads
 from jepa.jepa import JEPA
 from jepa.probe import PROBES, Features, ProbeResult, pixel_tokens, run_probe, score, subset
+from jepa.resuming import SAME_CLIPS
 from jepa.training import autocast, pick_device
 from jepa.vit import VideoViT
 
 REPRESENTATIONS = ("jepa", "random", "pixels")
 CLASSIFIER = "classifier"
-ASIDE = ("workers", "prefetch", "root", "timeout")  # settings of data that change nothing in a clip
 Results = dict[str, dict[str, dict[str, dict[str, ProbeResult]]]]  # [task][representation][probe][label fraction]
 
 
@@ -141,7 +141,7 @@ def _extract(trained: JEPA, random: VideoViT | None, config: ProbeConfig, path: 
     """
     videos = list_videos(path, config.data.labels, config.tasks[0].column, root=config.data.root)
     keep_places = "attentive" in config.probes  # the other probes look at averages over space, a fraction of the size
-    pixels = {key: value for key, value in asdict(config.data).items() if key not in (*ASIDE, "batch_size")}
+    pixels = {key: value for key, value in asdict(config.data).items() if key not in (*SAME_CLIPS, "batch_size")}
     chosen = list(config.representations)
     folder = out / "features" / _key(pixels, _files(videos), config, keep_places, chosen, _digest(trained))
     files = {name: folder / f"{name}.npy" for name in chosen}
@@ -223,7 +223,7 @@ def _classify(
     num_heads = next(n for n in range(config.heads.num_heads, 0, -1) if dim % n == 0)
     classifier = ClassifierConfig(dim, num_heads, config.heads.depth, len(classes))
     batches = (ceil(len(data.train_set) / config.data.batch_size), ceil(len(data.val_set) / config.data.batch_size))
-    clips = {key: value for key, value in asdict(data.config).items() if key not in ASIDE}
+    clips = {key: value for key, value in asdict(data.config).items() if key not in SAME_CLIPS}
     videos = list_videos(config.data.train, config.data.labels, task.column, root=config.data.root)
     key = _key(clips, _files(videos), config, videos.labels, classes, asdict(config.heads), _digest(trained))
     run = out / "heads" / f"{task.name}-{name}-{key}"

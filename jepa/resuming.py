@@ -12,12 +12,15 @@ from typing import Any
 from jepa.config import ConfigError, differences, load_config
 from jepa.files import write_text
 
+SAME_CLIPS = ("workers", "prefetch", "timeout", "root")  # settings of data that change nothing in a clip,
+SAME_STREAM = (*SAME_CLIPS, "backend", "cache*")  # and all that leave which clips are drawn, and when, as it is
 _TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "threads")
 _SCALE = ("activation_checkpointing", "compile")
 _WATCHED = ("progress", "max_skipped", "log_every", "keep_every", "val_batches", "max_steps")
 MAY_CHANGE = (
-    *("out", "resume", "stop_sick", "data.workers", "data.prefetch", "data.timeout", "data.backend", "data.root"),
-    *("data.cache*", *(f"trainer.{key}" for key in (*_TRAINER, *_SCALE, *_WATCHED))),
+    *("out", "resume", "stop_sick"),
+    *(f"data.{key}" for key in SAME_STREAM),
+    *(f"trainer.{key}" for key in (*_TRAINER, *_SCALE, *_WATCHED)),
 )
 
 

@@ -161,7 +161,7 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
         accelerator=config.accelerator,
         devices=int(config.devices) if config.devices.isdigit() else config.devices,
         num_nodes=config.num_nodes,
-        strategy=_fully_sharded(config) if config.strategy == "fsdp" else config.strategy,
+        strategy=_sharded() if config.strategy == "fsdp" else config.strategy,
         precision=cast(Any, auto_precision(config.accelerator) if config.precision == "auto" else config.precision),
         default_root_dir=out,
         max_steps=config.max_steps,
@@ -190,13 +190,9 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
     )
 
 
-def _fully_sharded(config: TrainerConfig) -> ModelParallelStrategy:
+def _sharded() -> ModelParallelStrategy:
     # One checkpoint file, as every other strategy writes: what is sharded here goes on, or is probed, anywhere.
-    listed = (
-        int(config.devices) if config.devices.isdigit() else len(config.devices.split(",")) * ("," in config.devices)
-    )
-    per_node = listed or max(1, torch.cuda.device_count())
-    return ModelParallelStrategy(per_node * config.num_nodes, 1, save_distributed_checkpoint=False)
+    return ModelParallelStrategy(save_distributed_checkpoint=False)
 
 
 def scale(model: torch.nn.Module, config: TrainerConfig) -> None:

@@ -1,6 +1,9 @@
 """Shared by every test: one thread, fixed seeds, and the development data where it lies beside the checkout."""
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the processes that tests start, too
 
 import pytest
 import torch

@@ -197,6 +197,10 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str 
         return str(tmp_path / "snapshots" / str(commit) / filename)
 
     monkeypatch.setattr("jepa.weights.hf_hub_download", download)
+    # huggingface_hub asks for a config of its own, which takes part in nothing here.
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **_: str(tmp_path / "none"))
+    (tmp_path / "none").write_text("{}")
+    monkeypatch.chdir(tmp_path)
     return asked
 
 
@@ -205,11 +209,8 @@ def weights_of(jepa: JEPA) -> torch.Tensor:
 
 
 def test_all_files_are_of_one_commit_which_is_said(
-    hub: list[tuple[str, str | None]], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    hub: list[tuple[str, str | None]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **_: str(tmp_path / "none"))
-    (tmp_path / "none").write_text("{}")
-    monkeypatch.chdir(tmp_path)
     with caplog.at_level(logging.WARNING):
         found = from_pretrained("someone/model")
     first, second = (JEPA.load(tmp_path / "snapshots" / commit) for commit in COMMITS)
@@ -220,11 +221,8 @@ def test_all_files_are_of_one_commit_which_is_said(
 
 
 def test_a_commit_that_was_asked_for_is_taken(
-    hub: list[tuple[str, str | None]], tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    hub: list[tuple[str, str | None]], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda **_: str(tmp_path / "none"))
-    (tmp_path / "none").write_text("{}")
-    monkeypatch.chdir(tmp_path)
     found = from_pretrained("someone/model", revision=COMMITS[1])
     assert torch.equal(weights_of(found), weights_of(JEPA.load(tmp_path / "snapshots" / COMMITS[1])))
     assert {revision for _, revision in hub} == {COMMITS[1]} and not caplog.text
