@@ -171,6 +171,9 @@ def _finished(schema: type[Schema], merged: Any, words: Sequence[str]) -> Schema
         finished = cast(Schema, OmegaConf.to_object(merged))
     except OmegaConfBaseException as error:  # an interpolation ${...} of what does not exist
         raise ConfigError(f"{error.full_key or 'a value'}: {_reason(error)}") from None
+    for required in dataclasses.fields(cast(Any, schema)):
+        if required.default == MISSING and getattr(finished, required.name) == "":  # an empty variable of a shell
+            raise ConfigError(f"{required.name} is empty: it must be given, as {required.name}=...")
     for dotted, setting in _flat("", dataclasses.asdict(cast(Any, finished))).items():
         if any(isinstance(part, float) and not math.isfinite(part) for part in _parts(setting)):
             raise ConfigError(f"{dotted} is {setting}: give a finite number")

@@ -105,6 +105,7 @@ def sound(path: Path) -> Path:
         (["probe", "checkpoint=nowhere.ckpt", "data.val=x"], ["nowhere.ckpt: no such checkpoint"]),
         (["train-decoder", "jepa=nowhere.ckpt"], ["nowhere.ckpt: no such checkpoint"]),
         (["render", "jepa=x", "decoder=y"], ["video must be given, as video="]),
+        (["render", "jepa=x", "decoder=y", "video="], ["video is empty: it must be given, as video="]),
         (["worlds", "size=31"], ["size=31"]),
         (["check-data"], ["path must be given"]),
         (["check-data", "/nowhere"], ["/nowhere does not exist"]),
