@@ -34,6 +34,8 @@ from jepa.masks import Mask, task_mask
 from jepa.training import autocast
 from jepa.weights import CheckpointError, kind_of
 
+APART = 500_000_003  # between the seeds of futures and those of their drawing: one noise must not shape both
+
 
 class Arm(ABC):
     """Part of a clip in, the rest out. Videos (B, C, T, H, W) are normalised as in training, drawings in [0, 1]."""
@@ -118,7 +120,8 @@ class LatentArm(Arm):
         predicted = self.source.predicted(video, mask)
         if self.futures is None:
             return predicted
-        return self.futures.sample(predicted, mask, self.grid(video), seeds, self.steps, self.method)
+        apart = [seed + APART for seed in seeds]
+        return self.futures.sample(predicted, mask, self.grid(video), apart, self.steps, self.method)
 
     def answer(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
         return self._decode(self.latents(video, mask, seeds), video, seeds)

@@ -14,23 +14,35 @@ from decoder.latents import LatentSource
 from decoder.train import DecoderTrainConfig, LatentTrainConfig, build_decoder
 from jepa.grid import Grid
 from jepa.jepa import JEPA
-from jepa.masks import sample_mask
+from jepa.masks import Mask, sample_mask
 from jepa.train import PretrainConfig
 
 CLIPS = 2  # that a step is counted on
+DRAWS = 64  # of masks
 
 
 def pretrain_operations(config: PretrainConfig) -> float:
-    """Floating-point operations of a whole pretraining, target encoder included."""
+    """Floating-point operations of a whole pretraining, target encoder included.
+
+    How much a mask hides is drawn at random, for a whole batch: the mean over `DRAWS` batches.
+    """
     jepa, video = JEPA(config.model), _clips(config)
-    grid = jepa.grid(video)
-    masks = [sample_mask(mask, grid, CLIPS, torch.Generator().manual_seed(0)) for mask in config.masks]
-    each = [step_operations(lambda mask=mask: jepa(video, [mask]).total) for mask in masks]  # type: ignore[misc]
-    if config.masks_per_step is None:
-        step = float(step_operations(lambda: jepa(video, masks).total))
-    else:
-        step = sum(each) / len(each) * config.masks_per_step
-    return step / CLIPS * config.data.batch_size * config.trainer.max_steps
+    grid, size = jepa.grid(video), config.data.batch_size
+    counted: dict[object, int] = {}
+
+    def count(masks: list[Mask]) -> int:
+        shapes = tuple(tuple(ids.shape[1] for ids in mask) for mask in masks)
+        if shapes not in counted:  # operations depend on nothing else
+            counted[shapes] = step_operations(lambda: jepa(video, masks).total)
+        return counted[shapes]
+
+    steps = []
+    for draw in range(DRAWS):
+        generator = torch.Generator().manual_seed(draw)
+        masks = [Mask(*(ids[:CLIPS] for ids in sample_mask(mask, grid, size, generator))) for mask in config.masks]
+        each = [count([mask]) for mask in masks] if config.masks_per_step else [count(masks)]
+        steps.append(sum(each) / len(each) * (config.masks_per_step or 1))
+    return sum(steps) / DRAWS / CLIPS * size * config.trainer.max_steps
 
 
 def decoder_operations(config: DecoderTrainConfig, pretrained: PretrainConfig) -> float:

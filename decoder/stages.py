@@ -23,7 +23,7 @@ from jepa.resuming import SAME_CLIPS
 from jepa.weights import read_json
 
 # Settings that may change between two starts of a job.
-IRRELEVANT = ("*.resume", "*.progress", *(f"*.{key}" for key in SAME_CLIPS))
+IRRELEVANT = ("*.resume", "*.progress", "*.stop_sick", *(f"*.{key}" for key in SAME_CLIPS))
 
 
 @dataclass(frozen=True)

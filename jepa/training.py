@@ -177,10 +177,10 @@ def _build(config: TrainerConfig, out: Path, monitor: str | None, callbacks: lis
         logger=TensorBoardLogger(out, name="", version="tensorboard"),
         callbacks=[
             *([best] if monitor else []),
+            *([_kept(out, config.keep_every)] if config.keep_every else []),
             LastCheckpoint(out / "last.ckpt", every),
             StopSignals(),
             *([FiniteSteps(config.max_skipped)] if config.max_skipped else []),
-            *([_kept(out, config.keep_every)] if config.keep_every else []),
             *([TQDMProgressBar(refresh_rate=10)] if config.progress else []),
             *callbacks,
         ],
@@ -211,8 +211,12 @@ def scale(model: torch.nn.Module, config: TrainerConfig) -> None:
 
 
 def _kept(out: Path, every: int) -> ModelCheckpoint:
-    """Keeps a checkpoint every `every` steps; weights alone, for nothing is resumed from them."""
-    return ModelCheckpoint(out, "{step}", every_n_train_steps=every, save_top_k=-1, save_weights_only=True)
+    """Keeps a checkpoint every `every` steps; weights alone, for nothing is resumed from them.
+
+    A run that was killed after one writes it again: the same file, for its step comes out the same.
+    """
+    return ModelCheckpoint(out, "{step}", every_n_train_steps=every, save_top_k=-1, save_weights_only=True,
+                           enable_version_counter=False)  # fmt: skip
 
 
 def fit(

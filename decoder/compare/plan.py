@@ -23,7 +23,9 @@ class CompareConfig:
     budget              share of the clips and training steps: 1 for the comparison, a little to try the machinery.
     worlds, pairs, pretrain, decoder    YAML files of these settings.
     world               further key=value words for the worlds.
+    jepa                key=value words that A's pretraining adds to its file, and C's with it.
     masked_pixels       key=value words that the masked-pixel arm adds to those of the JEPA, beside `model.targets`.
+    denoiser            key=value words that the decoder's training adds to its file, and B's, B+'s and D's with it.
     pixels, futures     key=value words of optim and flow that B (and B+), and D, add to the decoder's settings: each
                         arm has the learning rate that suits it. Size, data and steps stay the decoder's.
     seeds               model seeds: every arm is trained once for each. More may be added to a folder that has some.
@@ -49,7 +51,9 @@ class CompareConfig:
     pairs: str = "configs/worlds/pairs_tiny.yaml"
     pretrain: str = "configs/pretrain/worlds_tiny.yaml"
     decoder: str = "configs/decoder/worlds_tiny.yaml"
+    jepa: list[str] = field(default_factory=list)
     masked_pixels: list[str] = field(default_factory=list)
+    denoiser: list[str] = field(default_factory=list)
     pixels: list[str] = field(default_factory=list)
     futures: list[str] = field(default_factory=list)
     seeds: list[int] = field(default_factory=lambda: [0])
@@ -134,15 +138,17 @@ def trained(config: CompareConfig, seed: int) -> Trained:
 
 def _pretrain(config: CompareConfig, seed: int, folder: Path, name: str, words: list[str]) -> PretrainConfig:
     sets = [f"data.train={config.out}/worlds/train.csv", f"data.val={config.out}/worlds/val.csv"]
-    found = load_config(PretrainConfig, config.pretrain, [f"out={folder}/{name}", f"seed={seed}", *sets, *words])
+    found = load_config(PretrainConfig, config.pretrain, [f"out={folder}/{name}", f"seed={seed}", *sets, *config.jepa, *words])
     found.data.seed = seed
+    found.stop_sick = False  # whatever the comparison shows is its result, an ill JEPA too
     _shorten(found, config)
     found.trainer.keep_every = max(1, found.trainer.max_steps // config.points)
     return found
 
 
 def _decoder(config: CompareConfig, seed: int, folder: Path, jepa: PretrainConfig) -> DecoderTrainConfig:
-    words = [f"jepa={folder}/jepa/best.ckpt", f"out={folder}/decoder", f"seed={seed}"]
+    # The last step and not the best: that is chosen by labels, which no other arm is, and among few steps by noise.
+    words = [f"jepa={folder}/jepa/last.ckpt", f"out={folder}/decoder", f"seed={seed}", *config.denoiser]
     found = load_config(DecoderTrainConfig, config.decoder, words)
     encoder = jepa.model.encoder
     found.condition_dim = max(encoder.embed_dim, encoder.patch_dim + 1)  # as wide as the wider of both conditions
