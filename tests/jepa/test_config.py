@@ -51,7 +51,7 @@ def test_defaults_then_file_then_words(tmp_path: Path) -> None:
     assert (config.steps, config.name, config.rate, config.loud, config.limit) == (5, "word", 1e-3, True, 4)
     assert (config.model.encoder.depth, config.model.encoder.num_heads, config.model.encoder.embed_dim) == (3, 2, 384)
     assert config.parts == [Part("tube"), Part("block", [9])]
-    assert load_config(Schema, written(tmp_path, ""), ["name="]).name == "", "an empty file says nothing"
+    assert load_config(Schema, written(tmp_path, ""), ["name=x"]).name == "x", "an empty file says nothing"
     assert load_config(Schema, None, ["name=x", "limit=null"]).limit is None
 
 
@@ -69,6 +69,7 @@ WRONG_WORDS = {
     "steps": r"'steps' is not of the form key=value",
     "=5": r"'=5' is not of the form key=value",
     "rate=[1,": r"'rate=\[1,' has a value that is not valid YAML",
+    "name=": r"^name is empty: it must be given, as name=",
     "name=${nothing}": r"^name: Interpolation key 'nothing' not found",
     "name=${": r"'name=\$\{' has a value that is not valid YAML",
     "parts[0].kind=tube": r"^parts in the command line is a list: give the whole of it, as parts=\[\.\.\.\]",

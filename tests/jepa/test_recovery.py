@@ -3,6 +3,7 @@
 - a run that was stopped and resumed equals an uninterrupted one bit for bit, with SIGReg's random directions too.
 - an interrupted or failing run leaves a last.ckpt that resumes; so does the last step, wherever validation falls. A
   signal to stop is obeyed when the step has ended that it falls into, and afterwards does what it did before.
+- a step that is kept is one file, however often it is done, and kept when a signal falls into it.
 - a full disk, or one that does not keep what it is given, leaves the checkpoint that was there.
 - a run is not written over, nor resumed as another architecture.
 - a step whose gradients are not finite changes nothing and is counted; so many in a row stop the run in one sentence
@@ -85,7 +86,7 @@ def test_a_signal_is_obeyed_when_its_step_has_ended(tmp_path: Path, micro: int, 
                 os.kill(os.getpid(), number)
 
     before = signal.getsignal(number)
-    settings = {"max_steps": 7, "val_every": 100, "accumulate_grad_batches": micro}
+    settings = {"max_steps": 7, "val_every": 100, "accumulate_grad_batches": micro, "keep_every": 4}
     whole, module, again = (built({"max_steps": 7}) for _ in range(3))
     train(tmp_path / "whole", Clips(), whole, **settings)
     with pytest.raises(
@@ -93,9 +94,23 @@ def test_a_signal_is_obeyed_when_its_step_has_ended(tmp_path: Path, micro: int, 
     ) as stop:
         train(tmp_path / "cut", Clips(), module, callbacks=[Ask()], **settings)
     assert stop.value.number == number and signal.getsignal(number) == before
+    assert (tmp_path / "cut" / "step=4.ckpt").is_file(), "what was to be kept of that step is"
     assert torch.load(tmp_path / "cut" / "last.ckpt", weights_only=True)["global_step"] == 4
     train(tmp_path / "cut", Clips(), again, resume=True, **settings)
     assert equal(again.state_dict(), whole.state_dict())
+
+
+def test_a_kept_step_that_is_done_twice_is_one_file(tmp_path: Path) -> None:
+    settings = {"max_steps": 5, "val_every": 100, "keep_every": 2}
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path, Clips(), built({"max_steps": 5}), callbacks=[Stop(3, KeyboardInterrupt())], **settings)
+    early = (tmp_path / "last.ckpt").read_bytes()
+    train(tmp_path, Clips(), built({"max_steps": 5}), resume=True, **settings)
+    first = torch.load(tmp_path / "step=4.ckpt", weights_only=True)["state_dict"]
+    (tmp_path / "last.ckpt").write_bytes(early)  # as if the run had been killed after step 4
+    train(tmp_path, Clips(), built({"max_steps": 5}), resume=True, **settings)
+    assert sorted(path.name for path in tmp_path.glob("step*")) == ["step=2.ckpt", "step=4.ckpt"]
+    assert equal(torch.load(tmp_path / "step=4.ckpt", weights_only=True)["state_dict"], first)
 
 
 def test_what_falls_between_micro_batches_keeps_nothing_of_them(tmp_path: Path) -> None:
