@@ -138,7 +138,8 @@ def trained(config: CompareConfig, seed: int) -> Trained:
 
 def _pretrain(config: CompareConfig, seed: int, folder: Path, name: str, words: list[str]) -> PretrainConfig:
     sets = [f"data.train={config.out}/worlds/train.csv", f"data.val={config.out}/worlds/val.csv"]
-    found = load_config(PretrainConfig, config.pretrain, [f"out={folder}/{name}", f"seed={seed}", *sets, *config.jepa, *words])
+    words = [f"out={folder}/{name}", f"seed={seed}", *sets, *config.jepa, *words]
+    found = load_config(PretrainConfig, config.pretrain, words)
     found.data.seed = seed
     found.stop_sick = False  # whatever the comparison shows is its result, an ill JEPA too
     _shorten(found, config)
