@@ -4,12 +4,14 @@
   with a chart for every curve that the run has, beside those of the runs that come with the package.
 - a folder that is no run, and a run that was never validated, are one sentence.
 - the name of a run is text on the page, whatever is in it.
+- a browser shows it without a complaint, and nothing is wider than a telephone.
 """
 
 import re
 from pathlib import Path
 
 import pytest
+from browser import look
 from torch.utils.tensorboard import SummaryWriter
 
 from decoder.health_page import CHARTS, HealthConfig, health, reference_runs, write_page
@@ -61,3 +63,10 @@ def test_a_name_is_only_text() -> None:
     hostile = '<script>alert(1)</script> & "quoted" {{ 7 * 7 }} $x$'
     page = write_page(hostile, {"val/rank": [(1, 2.0)]}, Verdict("healthy", 0, hostile), 10)
     assert "<script>alert" not in page and "{{ 7 * 7 }}" in page and "49" not in page.partition("<h1>")[2][:300]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_shows_it_without_a_complaint(width: int, tmp_path: Path) -> None:
+    curves = reference_runs()["seed0"]
+    seen = look(write_page("seed0", curves, judge(curves), 400), width, tmp_path)
+    assert seen["content"] <= seen["width"] == width and not seen["console"]

@@ -7,6 +7,7 @@
    they do not, in the headline too.
 4. What it is given cannot break it: captions and commands are text, not markup.
 5. The plots take their colours from the page, so that they follow it from light to dark.
+6. A browser plays every video and has nothing to complain of, and nothing is wider than a telephone.
 """
 
 import base64
@@ -14,10 +15,12 @@ import copy
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from browser import look
 
 from data import write_video
 from decoder.charts import COLOURS, Line, line_chart, running_mean
@@ -265,3 +268,10 @@ def test_numbers_in_words() -> None:
     ]  # fmt: skip
     lines = summary(metrics()).splitlines()
     assert lines[0].startswith("motion") and "[45.6, 50.8]" in lines[0] and "predicted 21.1" in lines[2]
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_plays_every_video_without_a_complaint(page: Page, html: str, width: int, tmp_path: Path) -> None:
+    seen = look(html, width, tmp_path)
+    assert seen["played"] == [True] * len(page.films)
+    assert seen["content"] <= seen["width"] == width and not seen["console"]
