@@ -41,7 +41,11 @@ def look(page: str, width: int, folder: Path) -> dict[str, Any]:
         "--enable-logging=stderr",
         "--virtual-time-budget=20000",
     ]
-    flags += ["--autoplay-policy=no-user-gesture-required", f"--user-data-dir={folder / 'profile'}"]
+    flags += [
+        "--virtual-time-budget=20000",
+        "--autoplay-policy=no-user-gesture-required",
+        f"--user-data-dir={folder / 'profile'}",
+    ]
     command = [chromium, *flags, "--dump-dom", (folder / "frame.html").as_uri()]
     shown = subprocess.run(command, capture_output=True, text=True, timeout=120)
     found = re.search(r'data-found="([^"]*)"', shown.stdout)
