@@ -66,6 +66,14 @@ ENCODERS = {  # of the linear probes, where `pixels` are not arm B but no model 
     "pixels": Label("raw pixels", "raw pixels", "ink", "The pixels themselves, averaged like features.", True),
 }
 SETS = {"truth": Label("", "other true clips", "ink")} | {k: v for k, v in ARMS.items() if k != "truth"}  # of distances
+PAIRS = {  # differences of two arms, clip by clip
+    f"{first}-{second}": Label(f"{a} − {b}", f"{a} − {b}, clip by clip", colour, "", True)
+    for first, a, second, b, colour in (
+        ("jepa", "A", "pixels", "B", "pixels"),
+        ("jepa", "A", "pixels_plus", "B+", "pixels_plus"),
+        ("jepa", "A", "masked_pixels", "C", "masked_pixels"),
+    )
+}
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 IN_LATENTS = ("jepa", "futures", "random")  # arms whose surprise is an error of latents
 PROBES = {"motion": "Motion: which way does it move?", "appearance": "Appearance: which shape is it?"}
@@ -95,6 +103,11 @@ def significant(value: float) -> str:
     """Three significant digits, without an exponent: 1234.5 -> '1,234', 0.01234 -> '0.0123'."""
     digits = 0 if value == 0 else max(0, 2 - math.floor(math.log10(abs(value))))
     return minus(f"{value:,.{min(digits, 9)}f}")
+
+
+def signed(form: Format) -> Format:
+    """1.2 -> '+1.2', for differences."""
+    return lambda value: f"+{form(value)}" if value > 0 else form(value)
 
 
 def share(value: float) -> str:
