@@ -216,7 +216,7 @@ def leads(figures: Figures, score: str) -> list[Chart]:
         lines = curves(figures, headline.pairs, f"detail/detail=*/{headline.at('ARM')}")
         if lines:
             svg = line_chart(
-                lines, "unpredictable detail", headline.title, percent=headline.form is share, ticks=_ticks(lines),
+                lines, "unpredictable detail", headline.axis, percent=headline.form is share, ticks=_ticks(lines),
                 references=[(0.0, "equal")],
             )  # fmt: skip
             side = "Below" if headline.lower else "Above"
@@ -231,6 +231,6 @@ def details(figures: Figures, score: str) -> list[Chart]:
         lines = curves(figures, headline.arms, f"detail/detail=*/{headline.at('ARM')}")
         if lines:
             percent, ticks = headline.form is share, _ticks(lines)
-            svg = line_chart(lines, "unpredictable detail", headline.title, percent=percent, ticks=ticks)
+            svg = line_chart(lines, "unpredictable detail", headline.axis, percent=percent, ticks=ticks)
             charts.append(Chart(headline.title, BAND, svg))
     return charts

@@ -103,8 +103,8 @@ def _pictures(judge: Judge) -> Verdict:
         *_clauses(rivals, lambda letter: {
             1: f"A’s pictures are closer to the truth than {letter}’s by {{}}",
             -1: f"{letter}’s pictures are closer to the truth than A’s by {{}}",
-            0: f"by {{}} it is undecided whose pictures are closer to the truth, A’s or {letter}’s",
-            SPLIT: f"by {{}} the seeds disagree on whose pictures are closer to the truth, A’s or {letter}’s",
+            0: f"by {{}} nothing is decided between A and {letter}",
+            SPLIT: f"by {{}} the seeds disagree on A and {letter}",
             None: f"A’s and {letter}’s pictures were not compared by {{}}",
         }),
         tell({"D": _versus(judge, psnr, "jepa", "futures")}, {
@@ -135,21 +135,22 @@ def _copying(judge: Judge, keys: Keys) -> list[str]:
         found[by] = {label.letter: _versus(judge, name, arm, "copy", lower) for arm, label in arms.items()}
     if len({tuple(outcomes.values()) for outcomes in found.values()}) == 1:
         found = {listed(list(found)): next(iter(found.values()))}
-    return [
-        tell(outcomes, {
-            1: f"by {by} the nearest visible frame, repeated, is further from the truth than {{}}",
-            -1: f"by {by} the nearest visible frame, repeated, is closer to the truth than {{}}",
-            0: f"by {by} the nearest visible frame, repeated, cannot be told from {{}}",
-            SPLIT: f"by {by} the seeds disagree on whether the nearest visible frame, repeated, is closer than {{}}",
-        })
-        for by, outcomes in found.items()
-    ]  # fmt: skip
+    clauses = []
+    for by, outcomes in found.items():
+        standing = tell(outcomes, {
+            1: "further from the truth than {}",
+            -1: "closer to the truth than {}",
+            0: "not to be told from {}",
+            SPLIT: "judged differently by the seeds against {}",
+        }, ", ")  # fmt: skip
+        clauses.append(f"by {by} the nearest visible frame, repeated, is {standing}" if standing else "")
+    return clauses
 
 
 def _coherence(judge: Judge) -> Verdict:
     begin = last_length(judge.figures)
     at = lambda key: f"rollout/rows/ARM/{key}/{begin}"
-    rivals = _against(judge, {"the place of the object": (at("error"), True), "its colour": (at("colour"), False),
+    rivals = _against(judge, {"the object’s place": (at("error"), True), "the object’s colour": (at("colour"), False),
                               "the number of objects": (at("count"), False)})  # fmt: skip
     lengths = (judge.value("rollout/frames") or 0) / (judge.value("rollout/clip_frames") or 1)
     clauses = ["predictions fed back were not measured"]
@@ -197,7 +198,7 @@ def _physics(judge: Judge) -> Verdict:
                                      "interaction/rows/ARM/error")
     )  # fmt: skip
     rivals = _against(judge, {"bringing a hidden object back": (returned, False),
-                              "its colour afterwards": (colour, False),
+                              "the colour of what comes back": (colour, False),
                               "the velocity after a collision": (error, True)})  # fmt: skip
     clauses = _clauses(rivals, lambda letter: {
         1: f"A is better than {letter} at {{}}",
@@ -241,7 +242,7 @@ def _surprise(judge: Judge) -> Verdict:
         tell({letter: outcomes[""] for letter, outcomes in rivals.items()}, {
             1: "A is right more often than {}",
             -1: "A is right less often than {}",
-            0: "between A and {} nothing is decided",
+            0: "against {} nothing is decided for A",
             SPLIT: "the seeds disagree on whether A is right more often than {}",
         }),
         tell(controls, {

@@ -27,6 +27,11 @@ class Headline:
     arms: dict[str, Label]
 
     @property
+    def axis(self) -> str:
+        """The title, short enough to stand beside a plot."""
+        return self.title.partition(",")[0]
+
+    @property
     def pairs(self) -> dict[str, Label]:
         """The differences of A and its rivals."""
         rivals = [f"jepa-{arm}" for arm in self.arms]
@@ -42,11 +47,11 @@ def headlines(figures: Mapping[str, Figure], score: str) -> list[Headline]:
         ("PSNR, dB", "PSNR", "pictures/tasks/forward/{}/psnr", one, False),
         ("LPIPS, lower is closer", "LPIPS", "pictures/tasks/forward/{}/lpips", three, True),
         ("Fréchet distance, lower is closer", "Fréchet distance", "distance/rows/{}/fvd", one, True),
-        ("Error of place at the end of roll-outs, px", "the place of the object at the end of roll-outs",
+        ("Error of place after roll-outs, px", "the place of the object at the end of roll-outs",
          f"rollout/rows/{{}}/error/{begin}", two, True),
         ("Hidden objects that come back", "hidden objects that come back", "physics/permanence/rows/{}/returned",
          share, False),
-        ("Error of velocity after a collision, px a frame", "the velocity after a collision",
+        ("Error of velocity after a hit, px a frame", "the velocity after a collision",
          "physics/interaction/rows/{}/error", two, True),
         (f"Surprise, score “{score}”", "surprise", f"surprise/rows/{{}}/{score}/all/all", share, False),
     ]  # fmt: skip

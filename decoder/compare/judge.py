@@ -156,14 +156,14 @@ def _standing(outcomes: Sequence[Outcome]) -> tuple[str, str]:
     return "split" if SPLIT in outcomes else "undecided" if 0 in outcomes else "missing", ""
 
 
-def tell(outcomes: Mapping[str, Outcome], phrases: Mapping[Outcome, str]) -> str:
+def tell(outcomes: Mapping[str, Outcome], phrases: Mapping[Outcome, str], between: str = "; ") -> str:
     """One clause for each outcome that occurs and has a phrase, with the nouns that came out so in place of {}."""
     clauses = []
     for outcome, phrase in phrases.items():
         nouns = [noun for noun, found in outcomes.items() if found == outcome]
         if nouns:
             clauses.append(phrase.format(listed(nouns)))
-    return "; ".join(clauses)
+    return between.join(clauses)
 
 
 def listed(words: Sequence[str]) -> str:

@@ -67,7 +67,7 @@ ENCODERS = {  # of the linear probes, where `pixels` are not arm B but no model 
 }
 SETS = {"truth": Label("", "other true clips", "ink")} | {k: v for k, v in ARMS.items() if k != "truth"}  # of distances
 PAIRS = {  # differences of two arms, clip by clip
-    f"{first}-{second}": Label(f"{a} − {b}", f"{a} − {b}, clip by clip", colour, "", True)
+    f"{first}-{second}": Label(f"{a} − {b}", "clip by clip", colour)
     for first, a, second, b, colour in (
         ("jepa", "A", "pixels", "B", "pixels"),
         ("jepa", "A", "pixels_plus", "B+", "pixels_plus"),
@@ -112,7 +112,7 @@ def signed(form: Format) -> Format:
 
 def share(value: float) -> str:
     """0.4823 -> '48.2 %'."""
-    return percent(value)
+    return minus(percent(value))
 
 
 def scaled(factor: float) -> Format:

@@ -313,7 +313,7 @@ def seeds(figures: Figures, names: Sequence[str], score: str) -> Table | None:
             row.colour, row.block)
         for row in _headlines(figures, columns | {"mean": ""}, score)
     ]  # fmt: skip
-    return Table("The headline figures, seed by seed", "", [*columns, "mean"], rows)
+    return Table("Seeds and their mean", "", [*columns, "mean"], rows)
 
 
 def details(figures: Figures, values: Sequence[float], score: str) -> Table | None:
