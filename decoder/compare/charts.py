@@ -160,23 +160,18 @@ def distances(figures: Figures) -> list[Chart]:
         rows = dots(figures, SETS, f"distance/rows/ARM/{key}")
         if rows:
             charts.append(Chart(title, f"Lower is closer. {BAR}", interval_chart(rows, title)))
-    length = clip_length(figures)
     for key, title in (("fvd", "Fréchet, by horizon"), ("kvd", "Kernel, by horizon")):
-        lines = curves(figures, SETS, f"distance/horizons/first=*/rows/ARM/{key}", lambda first: first // length + 1)
+        lines = curves(figures, SETS, f"distance/horizons/first=*/rows/ARM/{key}")
         if lines:
-            svg = line_chart(lines, "clip length", "distance", ticks=_ticks(lines))
+            svg = line_chart(lines, "frame at which a clip begins", "distance", ticks=_ticks(lines))
             charts.append(Chart(title, f"Of predictions fed back. Lower is closer. {BAND}", svg))
     return charts
 
 
-def clip_length(figures: Figures) -> float:
-    """Frames of a clip, by which roll-outs are counted."""
-    return figures["rollout/clip_frames"].value or 1 if "rollout/clip_frames" in figures else 1
-
-
 def rollouts(figures: Figures) -> list[Chart]:
     """Every score over the clip lengths."""
-    charts, length = [], clip_length(figures)
+    charts = []
+    length = figures["rollout/clip_frames"].value or 1 if "rollout/clip_frames" in figures else 1
     for key, (title, meaning) in ROLLOUTS.items():
         lines = curves(figures, ARMS, f"rollout/rows/ARM/{key}/first=*", lambda first: first // length + 1)
         if lines:

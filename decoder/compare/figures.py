@@ -22,10 +22,8 @@ from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
 from scipy import stats
 
-from decoder.estimates import decibels
 from jepa.files import write_text
 
 SKIPPED = ("config", "configs", "fps")  # settings, not figures: metrics.json and the report have them
@@ -50,7 +48,7 @@ NAMES = {
     "n_truth: the true clips",
     "distance/horizons/first=FRAME/rows/ARM/fvd, kvd": "the same of predictions fed back, from FRAME on",
     "rollout/rows/ARM/SCORE/first=FRAME": "over the clip length that begins at FRAME: error in pixels; found, colour, "
-    "shape and count as shares of frames; missing and extra objects a frame; squared_error; psnr in dB; best_: the "
+    "shape and count as shares of frames; missing and extra objects a frame; psnr in dB; best_: the "
     "best sample of each clip",
     "physics/CLAIM/clips, of": "clips that show it in their predicted part, and among how many they were found",
     "physics/permanence/rows/ARM/SCORE": "hidden, returned, colour and shape as shares; time in frames; place in "
@@ -88,13 +86,12 @@ class Figure:
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, Figure]:
-    """All numbers of metrics.json by name, and those that follow from them: roll-outs in dB, means over seeds, and how
-    differences change along the dial."""
+    """All numbers of metrics.json by name, and what follows from them: means over seeds, and how differences change along
+    the dial."""
     found: dict[str, Figure] = {}
     for key, node in metrics.items():
         if key not in SKIPPED:
             found |= {figure.name: figure for figure in _walk(node, key, None)}
-    found |= {figure.name: figure for figure in map(_decibels, found.values()) if figure is not None}
     found |= {figure.name: figure for figure in _pooled(found)}
     settings = [row["detail"] for row in metrics.get("detail", [])]
     return found | {figure.name: figure for figure in _changes(found, settings)}
@@ -179,15 +176,6 @@ def change(name: str, a: Any, b: Any) -> Figure:
     value = b.value - a.value
     low, high = math.hypot(b.value - b.low, a.high - a.value), math.hypot(b.high - b.value, a.value - a.low)
     return Figure(name, value, value - low, value + high, min(a.n, b.n) if a.n and b.n else None)
-
-
-def _decibels(error: Figure) -> Figure | None:
-    """PSNR of a roll-out's squared error; None for other figures, for differences and for the truth itself."""
-    if "/squared_error/" not in error.name or PAIRED.search(error.name) or not error.value:
-        return None
-    db = lambda value: None if value is None else float(decibels(np.array(value)))
-    name = error.name.replace("/squared_error/", "/psnr/")
-    return Figure(name, db(error.value), db(error.high), db(error.low), error.n)
 
 
 def _known(value: Any) -> Any:

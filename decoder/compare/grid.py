@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from decoder.compare.figures import Figure
 from decoder.compare.judge import brackets
-from decoder.compare.labels import PAIRS, Format, Label, signed
+from decoder.compare.labels import ENCODER_PAIRS, PAIRS, Format, Label, signed
 
 Figures = Mapping[str, Figure]
 DASH = "–"
@@ -96,7 +96,7 @@ def grid(
 
 def told(arm: str, form: Format) -> Format:
     """A difference of two arms shows its sign."""
-    return signed(form) if arm in PAIRS else form
+    return signed(form) if arm in PAIRS or arm in ENCODER_PAIRS else form
 
 
 def onto(table: Table, columns: Sequence[str]) -> list[Row]:

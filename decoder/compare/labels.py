@@ -74,6 +74,11 @@ PAIRS = {  # differences of two arms, clip by clip
         ("jepa", "A", "masked_pixels", "C", "masked_pixels"),
     )
 }
+ENCODER_PAIRS = {  # the same of the linear probes
+    "jepa-masked_pixels": PAIRS["jepa-masked_pixels"],
+    "jepa-random": Label("A − untrained", "clip by clip", "random"),
+    "jepa-pixels": Label("A − raw pixels", "clip by clip", "ink"),
+}
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 IN_LATENTS = ("jepa", "futures", "random")  # arms whose surprise is an error of latents
 PROBES = {"motion": "Motion: which way does it move?", "appearance": "Appearance: which shape is it?"}

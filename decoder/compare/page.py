@@ -87,7 +87,6 @@ def render(metrics: dict[str, Any], found: dict[str, Figure], films: list[WallFi
             tasks=_tasks(metrics["clip"]["tubelet_size"]),
             dial=dial(judge, settings, score),
             varied=settings,
-            seconds=_seconds(metrics),
             tables=_tables(metrics, plain, score)
             | {
                 "seeds": tables.seeds(found, list(metrics["by_seed"]), score),
@@ -107,7 +106,7 @@ def render(metrics: dict[str, Any], found: dict[str, Figure], films: list[WallFi
             score=score,
             scores=SCORES,
             names=NAMES,
-            settings=_yaml(_settings(metrics)),
+            settings=_yaml(metrics["config"] | {"only": ""}),
             configs={name: _yaml(config) for name, config in metrics["configs"].items()},
         )
     )
@@ -146,21 +145,6 @@ def _tasks(tubelet_size: int) -> dict[str, str]:
         "animate": f"only the first {frames} of a clip {'are' if tubelet_size > 1 else 'is'} seen",
         "loop": f"only the first and the last {frames} are seen",
     }
-
-
-def _seconds(metrics: dict[str, Any]) -> float:
-    """What all of it took: of a sweep, the sum over settings."""
-    return float(sum(part["seconds"]["total"] for part in metrics.get("detail") or [metrics]))
-
-
-def _settings(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What `jepa compare` was given, for all settings of the detail where it was varied."""
-    settings = metrics["config"] | {"only": ""}
-    if metrics.get("detail"):
-        out, words = Path(settings["out"]), [word for word in settings["world"] if not word.startswith("detail=")]
-        out = out.parent.parent if out.parent.name == "detail" else out  # of a setting, in out/detail/D
-        settings |= {"sweep": "detail", "out": str(out), "world": words}
-    return settings
 
 
 def _yaml(settings: dict[str, Any]) -> str:

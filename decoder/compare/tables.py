@@ -7,6 +7,7 @@ from decoder.compare.grid import DASH, Cell, Figures, Row, Table, block, cell, g
 from decoder.compare.headlines import headlines
 from decoder.compare.labels import (
     ARMS,
+    ENCODER_PAIRS,
     ENCODERS,
     IN_LATENTS,
     PAIRS,
@@ -41,7 +42,7 @@ def probes(figures: Figures, task: str) -> Table:
             return f"{last}/{key}"
         return last if float(key) == 1 else f"representation/labels/{task}/{encoder}/{key}"
 
-    return grid(figures, task.capitalize(), ENCODERS | PAIRS, columns, at)
+    return grid(figures, task.capitalize(), ENCODERS | ENCODER_PAIRS, columns, at)
 
 
 def pictures(figures: Figures, task: str, samples: float) -> Table:
@@ -93,7 +94,7 @@ def distances(figures: Figures) -> Table:
     columns: dict[str, tuple[str, Format]] = {"Fréchet": ("fvd", one), "kernel": ("kvd", significant)}
     at = lambda arm, key: f"distance/rows/{arm}/{key}"
     return grid(
-        figures, "Distance to true clips, lower is closer", SETS | PAIRS, columns, at, _against(figures, "rows")
+        figures, "Distance to true clips, lower is closer", SETS | PAIRS, columns, at, _against(figures, "distance")
     )
 
 
@@ -105,15 +106,15 @@ def horizons(figures: Figures) -> Table:
     kinds: list[tuple[str, str, Format]] = [("Fréchet", "fvd", one), ("kernel", "kvd", significant)]
     columns = {f"{title}, from frame {k}": (f"{k}/rows/ARM/{key}", form) for title, key, form in kinds for k in ordered}
     at = lambda arm, key: begin + key.replace("ARM", arm)
-    note = _against(figures, f"horizons/first={ordered[0]}/rows") if ordered else ""
+    note = _against(figures, f"distance/horizons/first={ordered[0]}") if ordered else ""
     return grid(figures, "The same of predictions fed back, by horizon", SETS | PAIRS, columns, at, note)
 
 
-def _against(figures: Figures, rows: str) -> str:
+def _against(figures: Figures, part: str) -> str:
     """What clips are compared, and with how many true ones."""
-    truth = figures.get(f"distance/{rows}/jepa/n_truth")
+    truth = figures.get(f"{part}/rows/jepa/n_truth")
     against = f"against {whole(truth.value)} true clips" if truth is not None and truth.value is not None else ""
-    return ", ".join(text for text in (resolution(figures, "distance"), against) if text)
+    return ", ".join(text for text in (resolution(figures, part), against) if text)
 
 
 ROLLOUT: dict[str, tuple[str, Format]] = {
@@ -264,10 +265,12 @@ def cost(figures: Figures) -> Table:
         "its latents, TFLOP": ("latent_operations", tera),
         "drawing a clip, GFLOP": ("drawing/operations", giga),
         "ms a clip": ("drawing/seconds", scaled(1e-3)),
-        "memory it adds, MB": ("drawing/peak_bytes", scaled(1e6)),
+        "memory a batch adds, MB": ("drawing/peak_bytes", scaled(1e6)),
         "steps": ("drawing/steps", whole),
     }
-    return grid(figures, "What each arm costs", ARMS, columns, lambda arm, key: f"cost/rows/{arm}/{key}")
+    batch = figures.get("cost/batch")
+    note = f"drawn in batches of {whole(batch.value)} clips" if batch is not None and batch.value else ""
+    return grid(figures, "What each arm costs", ARMS, columns, lambda arm, key: f"cost/rows/{arm}/{key}", note)
 
 
 def times(figures: Figures, dial: Sequence[float]) -> Table:

@@ -53,7 +53,7 @@ def rolled(arm: str) -> dict[str, Any]:
     off = 10 - ORDER.get(arm, 10)
     scores = {"error": (off, 0.2), "found": (1 - off / 20, 0.01), "colour": (0.98 - off / 20, 0.01),
               "shape": (0.97 - off / 20, 0.01), "count": (0.96 - off / 20, 0.01), "missing": (off / 10, 0.01),
-              "extra": (off / 10, 0.01), "squared_error": (off / 100, 0.0005)}  # fmt: skip
+              "extra": (off / 10, 0.01), "psnr": (20 - off, 0.1)}  # fmt: skip
     return {
         key: [{"first": first, "last": last, **est(value, half, 32)} for first, last in ((4, 7), (8, 15), (16, 23))]
         for key, (value, half) in scores.items()
@@ -172,7 +172,9 @@ def seeded(*seeds: dict[str, Any], **changes: Any) -> dict[str, Any]:
 def swept(*settings: tuple[float, dict[str, Any]]) -> dict[str, Any]:
     """The figures of a sweep over (detail, figures there)."""
     stages = ("representation", "pictures", "distance", "rollout", "physics", "surprise", "by_seed", "seconds")
+    seconds = {"total": sum(found["seconds"]["total"] for _, found in settings)}
     return copy.deepcopy(settings[0][1] | {
+        "seconds": settings[0][1]["seconds"] | seconds,
         "detail": [{"detail": detail, **{key: found[key] for key in stages}} for detail, found in settings]
     })  # fmt: skip
 

@@ -195,8 +195,6 @@ def test_pooled_over_seeds() -> None:
     assert gap.value == pytest.approx(mean - 18.3) and gap.high == pytest.approx(gap.value + math.hypot(0.001, apart))
     alike = found["surprise/rows/jepa/event/all/all"]  # what all seeds say alike stays as it was
     assert (alike.value, alike.low, alike.high) == (pytest.approx(0.8), pytest.approx(0.75), pytest.approx(0.85))
-    error, psnr = (found[f"rollout/rows/pixels/{key}/first=16"] for key in ("squared_error", "psnr"))
-    assert psnr.value == pytest.approx(-10 * math.log10(error.value or 0))
     shares = figures(seeded(*(metrics(surprise__rows__jepa=surprised(value)) for value in (0.6, 0.95))))
     assert shares["surprise/rows/jepa/event/all/all"].high == 1  # a share
     partial = seeded(metrics(), metrics(**{name: est(None)}))
