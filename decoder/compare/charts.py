@@ -16,7 +16,7 @@ from decoder.charts import Interval, Line, interval_chart, line_chart
 from decoder.compare.figures import Figure
 from decoder.compare.findings import final
 from decoder.compare.headlines import headlines
-from decoder.compare.labels import ARMS, ENCODERS, PROBES, SETS, UNITS, Label, share
+from decoder.compare.labels import ARMS, ENCODERS, IN_PIXELS, PROBES, SETS, UNITS, Label, share
 
 Figures = Mapping[str, Figure]
 BAR, BAND = "Bar: 95\u00a0% interval.", "Band: 95\u00a0% interval."
@@ -196,7 +196,9 @@ def physics(figures: Figures) -> list[Chart]:
 def surprise(figures: Figures, score: str) -> list[Chart]:
     """All pairs together."""
     untrained = sorted({name.split("/")[2] for name in figures if name.startswith("surprise/rows/random_")})
-    arms = ARMS | {arm: Label("", f"untrained {arm.removeprefix('random_')}", "random") for arm in untrained}
+    arms = (
+        ARMS | IN_PIXELS | {arm: Label("", f"untrained {arm.removeprefix('random_')}", "random") for arm in untrained}
+    )
     rows = dots(figures, arms, f"surprise/rows/ARM/{score}/all/all")
     if not rows:
         return []

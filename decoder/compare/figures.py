@@ -58,7 +58,8 @@ NAMES = {
     "physics/detector/KIND/SCORE": "the detector on true pictures: sprites, their number; found, colour and shape as "
     "shares; mean and p95 of the error in pixels; extra: sprites a frame that are not there",
     "surprise/rows/ARM/SCORE/CONCEPT/CONDITION": "share of pairs in which the impossible video surprises more; /ties: "
-    "pairs of equal scores; random_I: untrained encoders",
+    "pairs of equal scores; random_I: untrained encoders; ARM_pixels: by what an arm draws, "
+    "where ARM is by its latents",
     "surprise/real/rows/…": "the same for pairs of real videos",
     "cost/rows/ARM/…": "parameters; operations, of which a multiplication and an addition are two; seconds a clip; "
     "peak_bytes: memory that drawing a batch adds",
@@ -86,8 +87,7 @@ class Figure:
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, Figure]:
-    """All numbers of metrics.json by name, and what follows from them: means over seeds, and how differences change along
-    the dial."""
+    """All numbers of metrics.json by name, and what follows from them: means over seeds, and changes along the dial."""
     found: dict[str, Figure] = {}
     for key, node in metrics.items():
         if key not in SKIPPED:

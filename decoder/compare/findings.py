@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 from decoder.compare.figures import Figure
 from decoder.compare.judge import SPLIT, Judge, Outcome, Verdict, judged, listed, tell
-from decoder.compare.labels import ARMS, ENCODERS, minus, one, operations, pick, share, three, two, whole
+from decoder.compare.labels import ARMS, ENCODERS, IN_PIXELS, minus, one, operations, pick, share, three, two, whole
 
 ALIKE = 0.02  # share by which two arms may differ and still count as equally large
 DRAWN = ("pictures", "distance")  # stages whose figures mean little without the size of the pictures
@@ -252,7 +252,7 @@ def _surprise(judge: Judge) -> Verdict:
             SPLIT: "the seeds disagree on whether A is right more often than {}",
         }),
     ]  # fmt: skip
-    arms = pick("jepa", "pixels", "pixels_plus", "futures", "masked_pixels", "copy")
+    arms = pick("jepa", "pixels", "pixels_plus", "futures", "masked_pixels", "copy") | IN_PIXELS
     arms |= dict.fromkeys(untrained, ARMS["random"])
     title = f"Pairs judged rightly, score “{score}”, chance 50\u00a0%"
     return judged("Surprise", rivals, clauses, [judge.measure(title, arms, at, share)])

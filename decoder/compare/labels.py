@@ -81,6 +81,10 @@ ENCODER_PAIRS = {  # the same of the linear probes
 }
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 IN_LATENTS = ("jepa", "futures", "random")  # arms whose surprise is an error of latents
+IN_PIXELS = {  # the same arms, judged by what they draw
+    "jepa_pixels": Label("A, drawn", "surprised by its pictures", "jepa"),
+    "futures_pixels": Label("D, drawn", "surprised by its pictures", "futures"),
+}
 PROBES = {"motion": "Motion: which way does it move?", "appearance": "Appearance: which shape is it?"}
 
 

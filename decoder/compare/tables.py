@@ -10,6 +10,7 @@ from decoder.compare.labels import (
     ENCODER_PAIRS,
     ENCODERS,
     IN_LATENTS,
+    IN_PIXELS,
     PAIRS,
     SETS,
     Format,
@@ -26,6 +27,7 @@ from decoder.compare.labels import (
 from decoder.findings import duration
 
 WITH_PAIRS = ARMS | PAIRS
+SURPRISED = ARMS | IN_PIXELS
 
 
 def probes(figures: Figures, task: str) -> Table:
@@ -202,7 +204,7 @@ def surprise(figures: Figures, score: str) -> Table:
     root = "surprise/rows/"
     paths = [name.removeprefix(root).split("/") for name in figures if name.startswith(root)]
     paths = [path for path in paths if len(path) == 4 and path[1] == score]
-    arms, pairs = ([arm for arm in of if any(path[0] == arm for path in paths)] for of in (ARMS, PAIRS))
+    arms, pairs = ([arm for arm in of if any(path[0] == arm for path in paths)] for of in (SURPRISED, PAIRS))
     untrained = sorted({path[0] for path in paths if path[0].startswith("random_")})
     conditions = sorted({path[3] for path in paths}, key=lambda c: (c != "all", c == "behind"))
     concepts = sorted(dict.fromkeys(path[2] for path in paths), key=lambda concept: (concept != "all", "+" in concept))
@@ -219,7 +221,7 @@ def surprise(figures: Figures, score: str) -> Table:
                 group.append(Row("all concepts" if concept == "all" else concept, cells))
         rows += block(titles.get(condition, condition), group)
     heads = arms + ["random"] * bool(untrained)
-    columns = [ARMS[arm].letter + "\u202f†" * (arm in IN_LATENTS) for arm in heads]
+    columns = [SURPRISED[arm].letter + "\u202f†" * (arm in IN_LATENTS) for arm in heads]
     columns += [PAIRS[pair].letter for pair in pairs]
     return Table(f"Score “{score}”", "", columns, rows)
 
@@ -228,7 +230,7 @@ def real_pairs(figures: Figures) -> Table:
     """The same for pairs of real videos, of which nothing is known but which one is possible."""
     root = "surprise/real/rows/"
     untrained = sorted({name.split("/")[3] for name in figures if name.startswith(f"{root}random_")})
-    arms = ARMS | dict.fromkeys(untrained, ARMS["random"])
+    arms = SURPRISED | dict.fromkeys(untrained, ARMS["random"])
     columns = {f"score “{score}”": (score, share) for score in ("mean", "max")}
     return grid(figures, "Pairs of real videos", arms, columns, lambda arm, score: f"{root}{arm}/{score}/all/all")
 

@@ -53,6 +53,7 @@ def whole() -> dict[str, Any]:
         {"first": first, "clips": 128, "frames": 8, "size": [32, 32], "rows": found["distance"]["rows"]}
         for first in (8, 16)
     ]
+    found["surprise"]["rows"]["jepa_pixels"] = found["surprise"]["rows"]["pixels"]
     for row in found["rollout"]["rows"].values():
         row |= {f"best_{key}": row[key] for key in ("error", "count")}
     return found
@@ -136,7 +137,9 @@ def test_one_file_with_every_section(html: str) -> None:
                    "other true clips", "1\u00a0h 10\u00a0min", "other objects", "A − B+\u2002clip by clip",
                    "8 frames of 32 × 32 pixels, against 126 true clips", "Best of 2 samples", "Fréchet, from frame 16",
                    "only the first and the last 2 frames are seen", "memory a batch adds, MB",
-                   "drawn in batches of 32 clips", "measured at fedcba987654", "A − raw pixels\u2002clip by clip",
+                   "drawn in batches of 32 clips", "measured at fedcba987654", "A, drawn",
+                   "judged by their pictures like those of B",
+                   "A − raw pixels\u2002clip by clip",
                    "Settings of every world and training"):  # fmt: skip
         assert wanted in words, wanted
     assert "A trial run" not in words and "only: ''" in words  # what it says to run trains, too
