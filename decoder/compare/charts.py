@@ -15,7 +15,8 @@ from markupsafe import Markup
 from decoder.charts import Interval, Line, interval_chart, line_chart
 from decoder.compare.figures import Figure
 from decoder.compare.findings import final
-from decoder.compare.labels import ARMS, ENCODERS, PROBES, SETS, UNITS, Label, pick
+from decoder.compare.headlines import headlines
+from decoder.compare.labels import ARMS, ENCODERS, IN_PIXELS, PROBES, SETS, UNITS, Label, share
 
 Figures = Mapping[str, Figure]
 BAR, BAND = "Bar: 95\u00a0% interval.", "Band: 95\u00a0% interval."
@@ -50,8 +51,9 @@ def curves(
     """A line for each arm that has figures of that name, ARM in it being the arm and * the number that x is made of."""
     lines = []
     for arm, label in arms.items():
-        wanted = re.compile(re.escape(pattern.replace("ARM", arm)).replace(r"\*", r"([\d.e+-]+)"))
-        hits = [(wanted.fullmatch(name), figure) for name, figure in figures.items()]
+        begin, _, end = pattern.replace("ARM", arm).partition("*")
+        wanted = re.compile(rf"{re.escape(begin)}([\d.e+-]+){re.escape(end)}")
+        hits = [(wanted.fullmatch(name), figure) for name, figure in figures.items() if name.startswith(begin)]
         lines += _line(label, [(x(float(hit[1])), figure) for hit, figure in hits if hit])
     return lines
 
@@ -158,6 +160,11 @@ def distances(figures: Figures) -> list[Chart]:
         rows = dots(figures, SETS, f"distance/rows/ARM/{key}")
         if rows:
             charts.append(Chart(title, f"Lower is closer. {BAR}", interval_chart(rows, title)))
+    for key, title in (("fvd", "Fréchet, by horizon"), ("kvd", "Kernel, by horizon")):
+        lines = curves(figures, SETS, f"distance/horizons/first=*/rows/ARM/{key}")
+        if lines:
+            svg = line_chart(lines, "frame at which a clip begins", "distance", ticks=_ticks(lines))
+            charts.append(Chart(title, f"Of predictions fed back. Lower is closer. {BAND}", svg))
     return charts
 
 
@@ -189,7 +196,9 @@ def physics(figures: Figures) -> list[Chart]:
 def surprise(figures: Figures, score: str) -> list[Chart]:
     """All pairs together."""
     untrained = sorted({name.split("/")[2] for name in figures if name.startswith("surprise/rows/random_")})
-    arms = ARMS | {arm: Label("", f"untrained {arm.removeprefix('random_')}", "random") for arm in untrained}
+    arms = (
+        ARMS | IN_PIXELS | {arm: Label("", f"untrained {arm.removeprefix('random_')}", "random") for arm in untrained}
+    )
     rows = dots(figures, arms, f"surprise/rows/ARM/{score}/all/all")
     if not rows:
         return []
@@ -197,19 +206,28 @@ def surprise(figures: Figures, score: str) -> list[Chart]:
     return [Chart(f"All pairs, score “{score}”", f"Share of pairs judged rightly. {BAR}", svg)]
 
 
+def leads(figures: Figures, score: str) -> list[Chart]:
+    """A less its rivals, clip by clip, over the dial."""
+    charts = []
+    for headline in headlines(figures, score):
+        lines = curves(figures, headline.pairs, f"detail/detail=*/{headline.at('ARM')}")
+        if lines:
+            svg = line_chart(
+                lines, "unpredictable detail", headline.axis, percent=headline.form is share, ticks=_ticks(lines),
+                references=[(0.0, "equal")],
+            )  # fmt: skip
+            side = "Below" if headline.lower else "Above"
+            charts.append(Chart(f"A’s lead: {headline.noun}", f"{side} 0 A is better. {BAND}", svg))
+    return charts
+
+
 def details(figures: Figures, score: str) -> list[Chart]:
     """The headline figures over the dial."""
-    charts, probed = [], pick("jepa", "masked_pixels")
-    wanted = [
-        ("Motion, accuracy", probed, "representation/labels/motion/ARM/1", True),
-        ("Shape, accuracy", probed, "representation/labels/appearance/ARM/1", True),
-        ("PSNR, dB", ARMS, "pictures/tasks/forward/ARM/psnr", False),
-        ("LPIPS", ARMS, "pictures/tasks/forward/ARM/lpips", False),
-        (f"Surprise, score “{score}”", ARMS, f"surprise/rows/ARM/{score}/all/all", True),
-    ]
-    for title, arms, pattern, percent in wanted:
-        lines = curves(figures, arms, f"detail/detail=*/{pattern}")
+    charts = []
+    for headline in headlines(figures, score):
+        lines = curves(figures, headline.arms, f"detail/detail=*/{headline.at('ARM')}")
         if lines:
-            svg = line_chart(lines, "unpredictable detail", title, percent=percent, ticks=_ticks(lines))
-            charts.append(Chart(title, BAND, svg))
+            percent, ticks = headline.form is share, _ticks(lines)
+            svg = line_chart(lines, "unpredictable detail", headline.axis, percent=percent, ticks=ticks)
+            charts.append(Chart(headline.title, BAND, svg))
     return charts

@@ -6,24 +6,34 @@ Notable:
 - A name is the path through metrics.json, joined by "/". An entry of a list is named by what tells it apart, as in
   "rollout/rows/jepa/error/first=4", or by its place, from 0. `NAMES` says what the paths mean.
 - low and high are the 95 % interval, n the clips (or pairs) that a value stands on. What is not known is left empty.
+- Of several model seeds, a figure is the mean. Its interval holds both reasons to doubt it, added in quadrature: what
+  the clips leave open (the mean of the seeds' intervals) and what the seeds do (Student's t over them).
+- A row FIRST-SECOND is the difference of two arms on the same clips, and `detail/change` how it changes along the dial.
 """
 
 import csv
 import io
 import math
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
+from scipy import stats
 
-from decoder.estimates import decibels
 from jepa.files import write_text
 
 SKIPPED = ("config", "configs", "fps")  # settings, not figures: metrics.json and the report have them
 KEYS = ("step", "steps", "context", "first", "detail")  # what tells the entries of a list apart
 COUNTS = ("n", "clips", "pairs")
+SEEDED = re.compile(r"(.*?)by_seed/([^/]+)/(.+)")  # what stands before, the seed, what stands behind
+PAIRED = re.compile(r"/[a-z]\w*-[a-z]\w*/")  # the difference of two arms
+SHARES = re.compile(
+    r"^(representation|surprise)/|/(best_)?(found|colour|shape|count|hidden|returned)(/|$)"
+)  # of something: none lies outside 0..1
 
 NAMES = {
     "representation/steps/TASK/ENCODER/step=STEP": "accuracy of a linear probe of the encoder after STEP steps of "
@@ -31,10 +41,15 @@ NAMES = {
     "representation/labels/TASK/ENCODER/SHARE": "the same after all steps, from that share of the labels",
     "pictures/tasks/TASK/ARM/MEASURE": "psnr in dB, ssim, lpips: the mean over samples; best_: the best sample of each "
     "clip; mean_picture_: the average of the samples; by_frame/MEASURE/I: hidden frame number I, from 0",
+    "…/FIRST-SECOND/…": "in place of an arm: FIRST less SECOND on the same clips or pairs, resampled together; of "
+    "accuracies and shares, the difference of two shares",
     "pictures/contexts/context=K/rows/ARM/MEASURE": "the same, forward, with K tubelets visible",
-    "distance/rows/ARM/fvd, kvd": "Fréchet and kernel video distance to true clips; arm `truth`: of other true clips",
+    "distance/rows/ARM/fvd, kvd": "Fréchet and kernel video distance to true clips; arm `truth`: of other true clips; "
+    "n_truth: the true clips",
+    "distance/horizons/first=FRAME/rows/ARM/fvd, kvd": "the same of predictions fed back, from FRAME on",
     "rollout/rows/ARM/SCORE/first=FRAME": "over the clip length that begins at FRAME: error in pixels; found, colour, "
-    "shape and count as shares of frames; missing and extra objects a frame; squared_error; psnr in dB",
+    "shape and count as shares of frames; missing and extra objects a frame; psnr in dB; best_: the "
+    "best sample of each clip",
     "physics/CLAIM/clips, of": "clips that show it in their predicted part, and among how many they were found",
     "physics/permanence/rows/ARM/SCORE": "hidden, returned, colour and shape as shares; time in frames; place in "
     "pixels; best_: the best sample of each clip",
@@ -43,14 +58,20 @@ NAMES = {
     "physics/detector/KIND/SCORE": "the detector on true pictures: sprites, their number; found, colour and shape as "
     "shares; mean and p95 of the error in pixels; extra: sprites a frame that are not there",
     "surprise/rows/ARM/SCORE/CONCEPT/CONDITION": "share of pairs in which the impossible video surprises more; /ties: "
-    "pairs of equal scores; random_I: untrained encoders",
+    "pairs of equal scores; random_I: untrained encoders; ARM_pixels: by what an arm draws, "
+    "where ARM is by its latents",
     "surprise/real/rows/…": "the same for pairs of real videos",
-    "cost/rows/ARM/…": "parameters; operations, of which a multiplication and an addition are two; seconds a clip",
+    "cost/rows/ARM/…": "parameters; operations, of which a multiplication and an addition are two; seconds a clip; "
+    "peak_bytes: memory that drawing a batch adds",
     "cost/steps/ARM/steps=K/MEASURE": "quality and seconds a clip of one sample drawn in K steps",
     "films/films/I/ahead_db": "PSNR of A less that of B, in the clip of film I",
     "seconds/STAGE": "how long a stage took",
-    "by_seed/SEED/…": "all of it, for each model seed; without: of the first seed",
+    "by_seed/SEED/…": "all of it, for each model seed. Without: the mean over seeds of what has an interval in every "
+    "seed; the interval adds, in quadrature, half the width of the clips’ interval (its mean over seeds) and that of "
+    "the 95\u00a0% t interval of the mean over seeds; n is the smallest. Counts, times and all else: of the first seed",
     "detail/detail=D/…": "at that setting of the worlds’ unpredictable detail; without: of the first setting",
+    "detail/change/…/FIRST-SECOND/…": "the difference at the largest setting less that at the smallest, the two "
+    "intervals added in quadrature",
 }
 
 
@@ -66,12 +87,14 @@ class Figure:
 
 
 def figures(metrics: dict[str, Any]) -> dict[str, Figure]:
-    """All numbers of metrics.json, and roll-outs in dB, by name and in the order of the file."""
+    """All numbers of metrics.json by name, and what follows from them: means over seeds, and changes along the dial."""
     found: dict[str, Figure] = {}
     for key, node in metrics.items():
         if key not in SKIPPED:
             found |= {figure.name: figure for figure in _walk(node, key, None)}
-    return found | {figure.name: figure for figure in map(_decibels, found.values()) if figure is not None}
+    found |= {figure.name: figure for figure in _pooled(found)}
+    settings = [row["detail"] for row in metrics.get("detail", [])]
+    return found | {figure.name: figure for figure in _changes(found, settings)}
 
 
 def write_csv(path: Path, found: dict[str, Figure]) -> None:
@@ -104,13 +127,55 @@ def _walk(node: Any, name: str, n: int | None) -> Iterator[Figure]:
         yield Figure(name, _known(node))
 
 
-def _decibels(error: Figure) -> Figure | None:
-    """PSNR of a roll-out's squared error; None for other figures, and for the truth itself."""
-    if "/squared_error/" not in error.name or not error.value:
-        return None
-    db = lambda value: None if value is None else float(decibels(np.array(value)))
-    name = error.name.replace("/squared_error/", "/psnr/")
-    return Figure(name, db(error.value), db(error.high), db(error.low), error.n)
+def _pooled(found: Mapping[str, Figure]) -> Iterator[Figure]:
+    """The mean over seeds of every figure that has an interval in each of them."""
+    by_seed: dict[tuple[str, str], dict[str, Figure]] = {}  # {(before, behind): {seed: figure}}
+    seeds: dict[str, set[str]] = {}
+    for name, figure in found.items():
+        if match := SEEDED.fullmatch(name):
+            before, seed, behind = match.groups()
+            by_seed.setdefault((before, behind), {})[seed] = figure
+            seeds.setdefault(before, set()).add(seed)
+    for (before, behind), of in by_seed.items():
+        if len(of) == len(seeds[before]) > 1 and all(f.low is not None for f in of.values()):
+            yield pool(before + behind, list(of.values()))
+
+
+def pool(name: str, seeds: Sequence[Figure]) -> Figure:
+    """The mean over seeds, with an interval for clips and seeds together."""
+    values, lows, highs = ([getattr(figure, key) for figure in seeds] for key in ("value", "low", "high"))
+    mean, count = fmean(values), len(values)
+    apart = _student(count) * stdev(values) / math.sqrt(count)  # half the 95 % interval of the mean over seeds
+    low, high = mean - math.hypot(mean - fmean(lows), apart), mean + math.hypot(fmean(highs) - mean, apart)
+    if SHARES.search(name) and not PAIRED.search(name):
+        low, high = max(0.0, low), min(1.0, high)
+    return Figure(name, mean, low, high, min((f.n for f in seeds if f.n is not None), default=None))
+
+
+@cache
+def _student(count: int) -> float:
+    """The quantile of t that 2.5 % of means of `count` values exceed, in standard errors."""
+    return float(stats.t.ppf(0.975, count - 1))
+
+
+def _changes(found: Mapping[str, Figure], dial: Sequence[float]) -> Iterator[Figure]:
+    """How every difference of two arms changes from the smallest setting of the detail to the largest."""
+    if len(dial) < 2:
+        return
+    first, last = (f"detail/detail={place(dial):g}/" for place in (min, max))
+    for name, a in found.items():
+        b = found.get(last + name.removeprefix(first))
+        if not name.startswith(first) or "/by_seed/" in name or not PAIRED.search(name) or b is None:
+            continue
+        if None not in (a.value, a.low, a.high, b.value, b.low, b.high):
+            yield change(f"detail/change/{name.removeprefix(first)}", a, b)
+
+
+def change(name: str, a: Any, b: Any) -> Figure:
+    """b less a, of figures that are independent of each other."""
+    value = b.value - a.value
+    low, high = math.hypot(b.value - b.low, a.high - a.value), math.hypot(b.high - b.value, a.value - a.low)
+    return Figure(name, value, value - low, value + high, min(a.n, b.n) if a.n and b.n else None)
 
 
 def _known(value: Any) -> Any:

@@ -1,16 +1,26 @@
 """What a comparison found, in five sentences, each chosen by rule from the numbers that stand beside it.
 
-Notable: the rule is that of `judge`, which says just as plainly that the JEPA lost or that nothing is decided.
+Notable:
+- The rule is that of `judge`, which says just as plainly that the JEPA lost or that nothing is decided.
+- What A is compared with B in, it is compared with B+ in too: B has the operations of A's decoder, B+ those of A's
+  pretraining as well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from decoder.compare.figures import Figure
-from decoder.compare.judge import Judge, Verdict, judged, tell
-from decoder.compare.labels import ARMS, ENCODERS, minus, one, operations, pick, share, three, two, whole
+from decoder.compare.judge import SPLIT, Judge, Outcome, Verdict, judged, listed, tell
+from decoder.compare.labels import ARMS, ENCODERS, IN_PIXELS, minus, one, operations, pick, share, three, two, whole
 
 ALIKE = 0.02  # share by which two arms may differ and still count as equally large
+DRAWN = ("pictures", "distance")  # stages whose figures mean little without the size of the pictures
 GONE = 0.05  # share of frames with an object, below which it is lost
+
+
+Rivals = Mapping[str, Mapping[str, Outcome]]  # {letter of a rival: {what was compared: how A stands}}
+Keys = Mapping[
+    str, tuple[str, bool]
+]  # {what is compared: (name of the figure, ARM in it, and whether lower is better)}
 
 
 def verdicts(judge: Judge) -> list[Verdict]:
@@ -27,94 +37,153 @@ def _features(judge: Judge) -> Verdict:
         tell(rivals, {
             1: "A’s frozen features name {} better than C’s",
             -1: "C’s frozen features name {} better than A’s",
-            0: "whether A’s or C’s frozen features name {} better is undecided, as the intervals overlap",
+            0: "whether A’s or C’s frozen features name {} better is undecided",
+            SPLIT: "the seeds disagree on whether A’s or C’s frozen features name {} better",
             None: "A’s and C’s features were not compared by {}",
         }),
         tell(untrained, {
             1: "an untrained encoder’s know less of {} than A’s",
             -1: "an untrained encoder’s know more of {} than A’s",
             0: "A’s are not certainly better than an untrained encoder’s for {}",
+            SPLIT: "the seeds disagree on whether A’s are better than an untrained encoder’s for {}",
         }),
     ]  # fmt: skip
     measures = [
         judge.measure(noun.capitalize(), ENCODERS, lambda encoder, task=task: at(task, encoder), share)  # type: ignore[misc]
         for noun, task in tasks.items()
     ]
-    return judged("What features know", list(rivals.values()), "C", clauses, measures)
+    return judged("What features know", {"C": rivals}, clauses, measures)
 
 
 def final(figures: Mapping[str, Figure], task: str, encoder: str) -> str:
     """The name of an encoder's accuracy with all labels at the end of its training."""
     name, along = f"representation/labels/{task}/{encoder}/1", f"representation/steps/{task}/{encoder}/"
+    if name in figures:
+        return name
     steps = [key for key in figures if key.startswith(along) and "/" not in key.removeprefix(along)]
-    return name if name in figures or not steps else steps[-1]
+    return steps[-1] if steps else name
+
+
+def _against(judge: Judge, keys: Keys) -> Rivals:
+    """How A stands against B, and against B+ where anything was measured of it."""
+    found: dict[str, dict[str, Outcome]] = {}
+    for arm, label in pick("pixels", "pixels_plus").items():
+        outcomes = {noun: _versus(judge, name, "jepa", arm, lower) for noun, (name, lower) in keys.items()}
+        if arm == "pixels" or any(outcome is not None for outcome in outcomes.values()):
+            found[label.letter] = outcomes
+    return found
+
+
+def _versus(judge: Judge, name: str, arm: str, other: str, lower: bool = False) -> Outcome:
+    return judge.versus(name.replace("ARM", arm), name.replace("ARM", other), lower)
+
+
+def _clauses(rivals: Rivals, phrases: Callable[[str], Mapping[Outcome, str]]) -> list[str]:
+    """A clause for each rival; what could be compared with none is said of the first alone."""
+    first = next(iter(rivals.values()))
+    known = {
+        letter: {noun: outcome for noun, outcome in of.items() if of is first or (outcome, first[noun]) != (None, None)}
+        for letter, of in rivals.items()
+    }
+    return [tell(outcomes, phrases(letter)) for letter, outcomes in known.items()]
+
+
+def resolution(figures: Mapping[str, Figure], stage: str) -> str:
+    """'8 frames of 32 × 32 pixels', what a stage's pictures are; '' where it does not say."""
+    known = [figures.get(f"{stage}/{key}") for key in ("frames", "size/1", "size/0")]
+    numbers = [whole(figure.value) for figure in known if figure is not None and figure.value is not None]
+    return "{} frames of {} × {} pixels".format(*numbers) if len(numbers) == 3 else ""
 
 
 def _pictures(judge: Judge) -> Verdict:
-    at = lambda arm, key: f"distance/rows/{arm}/{key}" if key == "fvd" else f"pictures/tasks/forward/{arm}/{key}"
-    keys = {"PSNR": ("psnr", False), "LPIPS": ("lpips", True), "Fréchet distance": ("fvd", True)}
-    rivals = {noun: judge.versus(at("jepa", key), at("pixels", key), lower) for noun, (key, lower) in keys.items()}
-    psnr = lambda arm, other: judge.versus(at(arm, "psnr"), at(other, "psnr"))
+    psnr, lpips = "pictures/tasks/forward/ARM/psnr", "pictures/tasks/forward/ARM/lpips"
+    fvd = "distance/rows/ARM/fvd"
+    rivals = _against(judge, {"PSNR": (psnr, False), "LPIPS": (lpips, True), "Fréchet distance": (fvd, True)})
     clauses = [
-        tell(rivals, {
-            1: "A’s pictures are closer to the truth than B’s by {}",
-            -1: "B’s pictures are closer to the truth than A’s by {}",
-            0: "by {} it is undecided whose pictures are closer to the truth, A’s or B’s, as the intervals overlap",
-            None: "not measured: {}",
+        *_clauses(rivals, lambda letter: {
+            1: f"A’s pictures are closer to the truth than {letter}’s by {{}}",
+            -1: f"{letter}’s pictures are closer to the truth than A’s by {{}}",
+            0: f"by {{}} nothing is decided between A and {letter}",
+            SPLIT: f"by {{}} the seeds disagree on A and {letter}",
+            None: f"A’s and {letter}’s pictures were not compared by {{}}",
         }),
-        tell({"B+": psnr("jepa", "pixels_plus"), "D": psnr("jepa", "futures")}, {
+        tell({"D": _versus(judge, psnr, "jepa", "futures")}, {
             1: "by PSNR A is ahead of {}",
             -1: "by PSNR A is behind {}",
             0: "by PSNR nothing is decided between A and {}",
+            SPLIT: "by PSNR the seeds disagree on A and {}",
         }),
-        tell({"A": psnr("jepa", "copy"), "B": psnr("pixels", "copy")}, {
-            1: "the nearest visible frame, repeated, is further from the truth than {}",
-            -1: "the nearest visible frame, repeated, is closer to it than {}",
-            0: "the nearest visible frame, repeated, cannot be told from {}",
-        }),
+        *_copying(judge, {"PSNR": (psnr, False), "LPIPS": (lpips, True)}),
     ]  # fmt: skip
     arms = pick("jepa", "pixels", "pixels_plus", "futures", "copy", "target")
+    drawn, compared = (f"; {text}" * bool(text) for text in (resolution(judge.figures, s) for s in DRAWN))
     measures = [
-        judge.measure("PSNR, dB", arms, lambda arm: at(arm, "psnr"), one),
-        judge.measure("LPIPS, lower is closer", arms, lambda arm: at(arm, "lpips"), three),
-        judge.measure("Fréchet video distance, lower is closer", arms, lambda arm: at(arm, "fvd"), one),
+        judge.measure(f"PSNR, dB{drawn}", arms, lambda arm: psnr.replace("ARM", arm), one),
+        judge.measure(f"LPIPS, lower is closer{drawn}", arms, lambda arm: lpips.replace("ARM", arm), three),
+        judge.measure(
+            f"Fréchet video distance, lower is closer{compared}", arms, lambda arm: fvd.replace("ARM", arm), one
+        ),
     ]
-    return judged("Predicted pictures", list(rivals.values()), "B", clauses, measures)
+    return judged("Predicted pictures", rivals, clauses, measures)
+
+
+def _copying(judge: Judge, keys: Keys) -> list[str]:
+    """A picture that stands still against A, B and B+, by every measure that there is."""
+    found: dict[str, dict[str, Outcome]] = {}
+    for by, (name, lower) in keys.items():
+        arms = pick("jepa", "pixels", "pixels_plus")
+        found[by] = {label.letter: _versus(judge, name, arm, "copy", lower) for arm, label in arms.items()}
+    if len({tuple(outcomes.values()) for outcomes in found.values()}) == 1:
+        found = {listed(list(found)): next(iter(found.values()))}
+    clauses = []
+    for by, outcomes in found.items():
+        standing = tell(outcomes, {
+            1: "further from the truth than {}",
+            -1: "closer to the truth than {}",
+            0: "not to be told from {}",
+            SPLIT: "judged differently by the seeds against {}",
+        }, ", ")  # fmt: skip
+        clauses.append(f"by {by} the nearest visible frame, repeated, is {standing}" if standing else "")
+    return clauses
 
 
 def _coherence(judge: Judge) -> Verdict:
     begin = last_length(judge.figures)
-    at = lambda arm, key: f"rollout/rows/{arm}/{key}/{begin}"
-    keys = {"the place of the object": ("error", True), "its colour": ("colour", False),
-            "the number of objects": ("count", False)}  # fmt: skip
-    rivals = {noun: judge.versus(at("jepa", key), at("pixels", key), lower) for noun, (key, lower) in keys.items()}
+    at = lambda key: f"rollout/rows/ARM/{key}/{begin}"
+    rivals = _against(judge, {"the object’s place": (at("error"), True), "the object’s colour": (at("colour"), False),
+                              "the number of objects": (at("count"), False)})  # fmt: skip
     lengths = (judge.value("rollout/frames") or 0) / (judge.value("rollout/clip_frames") or 1)
-    two_arms = pick("jepa", "pixels")
     clauses = ["predictions fed back were not measured"]
     if begin:
-        still = {x.letter: judge.versus(at(arm, "error"), at("copy", "error"), True) for arm, x in two_arms.items()}
-        lost = {x.letter: judge.versus(at(arm, "found"), GONE) for arm, x in two_arms.items()}
-        compared = tell(rivals, {
-            1: "A keeps {} better than B",
-            -1: "B keeps {} better than A",
-            0: "it is undecided whether A or B keeps {} better, as the intervals overlap",
-            None: "{} could not be compared",
+        three_arms = pick("jepa", "pixels", "pixels_plus").items()
+        still = {label.letter: _versus(judge, at("error"), arm, "copy", True) for arm, label in three_arms}
+        lost = {x.letter: judge.versus(at("found").replace("ARM", arm), GONE) for arm, x in three_arms}
+        first, *others = _clauses(rivals, lambda letter: {
+            1: f"A keeps {{}} better than {letter}",
+            -1: f"{letter} keeps {{}} better than A",
+            0: f"it is undecided whether A or {letter} keeps {{}} better",
+            SPLIT: f"the seeds disagree on whether A or {letter} keeps {{}} better",
+            None: f"A and {letter} could not be compared by {{}}",
         })  # fmt: skip
         clauses = [
-            f"in the last of {lengths:.0f} clip lengths of predictions fed back, {compared}",
+            f"in the last of {lengths:.0f} clip lengths of predictions fed back, {first}",
+            *others,
             tell(lost, {-1: "by then the object is gone from the pictures of {}"}),
             tell(still, {
                 1: "a picture that stands still is further off than {}",
                 -1: "a picture that stands still is less far off than {}",
                 0: "a picture that stands still cannot be told from {} by the place",
+                SPLIT: "the seeds disagree on whether a picture that stands still is further off than {}",
             }),
         ]  # fmt: skip
     arms = pick("jepa", "pixels", "pixels_plus", "futures", "copy", "truth")
     measures = [
-        judge.measure("Error of the place, pixels", arms, lambda arm: at(arm, "error"), two),
-        judge.measure("Right number of objects, share of frames", arms, lambda arm: at(arm, "count"), share),
+        judge.measure("Error of the place, pixels", arms, lambda arm: at("error").replace("ARM", arm), two),
+        judge.measure(
+            "Right number of objects, share of frames", arms, lambda arm: at("count").replace("ARM", arm), share
+        ),
     ]
-    return judged("Coherence over time", list(rivals.values()), "B", clauses, measures)
+    return judged("Coherence over time", rivals, clauses, measures)
 
 
 def last_length(figures: Mapping[str, Figure]) -> str:
@@ -124,29 +193,28 @@ def last_length(figures: Mapping[str, Figure]) -> str:
 
 
 def _physics(judge: Judge) -> Verdict:
-    at = lambda arm, claim, key: f"physics/{claim}/rows/{arm}/{key}"
-    keys = {
-        "bringing a hidden object back": ("permanence", "returned", False),
-        "its colour afterwards": ("permanence", "colour", False),
-        "the velocity after a collision": ("interaction", "error", True),
-    }
-    rivals = {
-        noun: judge.versus(at("jepa", claim, key), at("pixels", claim, key), lower)
-        for noun, (claim, key, lower) in keys.items()
-    }
-    clauses = [tell(rivals, {
-        1: "A is better than B at {}",
-        -1: "B is better than A at {}",
-        0: "nothing is decided between A and B at {}, as the intervals overlap",
-        None: "{} could not be compared",
-    })]  # fmt: skip
+    returned, colour, error = (
+        f"physics/{key}" for key in ("permanence/rows/ARM/returned", "permanence/rows/ARM/colour",
+                                     "interaction/rows/ARM/error")
+    )  # fmt: skip
+    rivals = _against(judge, {"bringing a hidden object back": (returned, False),
+                              "the colour of what comes back": (colour, False),
+                              "the velocity after a collision": (error, True)})  # fmt: skip
+    clauses = _clauses(rivals, lambda letter: {
+        1: f"A is better than {letter} at {{}}",
+        -1: f"{letter} is better than A at {{}}",
+        0: f"nothing is decided between A and {letter} at {{}}",
+        SPLIT: f"the seeds disagree on whether A or {letter} is better at {{}}",
+        None: f"A and {letter} could not be compared at {{}}",
+    })  # fmt: skip
     arms = pick("jepa", "pixels", "pixels_plus", "futures", "copy", "truth")
+    found = "physics/interaction/rows/ARM/found"
     measures = [
-        judge.measure("Hidden objects that come back", arms, lambda arm: at(arm, "permanence", "returned"), share),
-        judge.measure("Velocity found after a collision", arms, lambda arm: at(arm, "interaction", "found"), share),
-        judge.measure("Its error, pixels a frame", arms, lambda arm: at(arm, "interaction", "error"), two),
+        judge.measure("Hidden objects that come back", arms, lambda arm: returned.replace("ARM", arm), share),
+        judge.measure("Velocity found after a collision", arms, lambda arm: found.replace("ARM", arm), share),
+        judge.measure("Its error, pixels a frame", arms, lambda arm: error.replace("ARM", arm), two),
     ]
-    return judged("Permanence and interaction", list(rivals.values()), "B", clauses, measures)
+    return judged("Permanence and interaction", rivals, clauses, measures)
 
 
 def surprise_score(figures: Mapping[str, Figure]) -> str:
@@ -159,31 +227,35 @@ def _surprise(judge: Judge) -> Verdict:
     score = surprise_score(judge.figures)
     at = lambda arm: f"surprise/rows/{arm}/{score}/all/all"
     untrained = [arm for arm in (f"random_{i}" for i in range(100)) if judge.value(at(arm)) is not None]
-    rival = judge.versus(at("jepa"), at("pixels"))
+    rivals = _against(judge, {"": (at("ARM"), False)})
+    chance = {label.letter: judge.versus(at(arm), 0.5) for arm, label in pick("jepa", "pixels", "pixels_plus").items()}
     controls = {"copying": judge.versus(at("jepa"), at("copy")),
                 "untrained encoders": judge.versus(at("jepa"), [at(arm) for arm in untrained])}  # fmt: skip
     clauses = [
-        tell({arm.letter: judge.versus(at(key), 0.5) for key, arm in pick("jepa", "pixels").items()}, {
+        tell({letter: chance[letter] for letter in ("A", *rivals)}, {
             1: "impossible videos surprise {} more often than chance allows",
             -1: "possible videos surprise {} more than impossible ones",
             0: "for {} chance is not excluded",
+            SPLIT: "the seeds disagree on whether impossible videos surprise {} more often than chance allows",
             None: "the surprise of {} was not measured",
         }),
-        tell({"": rival}, {
-            1: "A is right more often than B",
-            -1: "B is right more often than A",
-            0: "between A and B nothing is decided, as the intervals overlap",
+        tell({letter: outcomes[""] for letter, outcomes in rivals.items()}, {
+            1: "A is right more often than {}",
+            -1: "A is right less often than {}",
+            0: "against {} nothing is decided for A",
+            SPLIT: "the seeds disagree on whether A is right more often than {}",
         }),
         tell(controls, {
             1: "A is right more often than {}",
             -1: "A is right less often than {}",
             0: "A is not certainly better than {}",
+            SPLIT: "the seeds disagree on whether A is right more often than {}",
         }),
     ]  # fmt: skip
-    arms = pick("jepa", "pixels", "pixels_plus", "futures", "masked_pixels", "copy")
+    arms = pick("jepa", "pixels", "pixels_plus", "futures", "masked_pixels", "copy") | IN_PIXELS
     arms |= dict.fromkeys(untrained, ARMS["random"])
     title = f"Pairs judged rightly, score “{score}”, chance 50\u00a0%"
-    return judged("Surprise", [rival], "B", clauses, [judge.measure(title, arms, at, share)])
+    return judged("Surprise", rivals, clauses, [judge.measure(title, arms, at, share)])
 
 
 def fairness(judge: Judge) -> str:

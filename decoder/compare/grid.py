@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from decoder.compare.figures import Figure
 from decoder.compare.judge import brackets
-from decoder.compare.labels import Format, Label
+from decoder.compare.labels import ENCODER_PAIRS, PAIRS, Format, Label, signed
 
 Figures = Mapping[str, Figure]
 DASH = "–"
@@ -42,12 +42,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """`n` is what every cell stands on; None where rows differ, and say so, or cells do (`by_row` tells which)."""
+    """`n` is what every cell stands on; None where rows differ, and say so, or cells do (`by_row` tells which).
+    `note` is what else holds for every cell: which frames, how large."""
 
     title: str
     first: str
     columns: list[str]
     rows: list[Row]
+    note: str = ""
 
     @property
     def n(self) -> int | None:
@@ -73,18 +75,28 @@ def grid(
     arms: Mapping[str, Label],
     columns: Mapping[str, tuple[str, Format]],
     name: Callable[[str, str], str],
+    note: str = "",
 ) -> Table:
-    """Arms down, {heading: (key, format)} across, the figure name(arm, key) in each cell; what is all dashes is left
-    out."""
+    """Arms and differences of arms down, {heading: (key, format)} across, the figure name(arm, key) in each cell; what
+    is all dashes is left out."""
     rows = [
-        Row(label.title, [cell(figures, name(arm, key), form) for key, form in columns.values()], label.colour)
+        Row(
+            label.title,
+            [cell(figures, name(arm, key), told(arm, form)) for key, form in columns.values()],
+            label.colour,
+        )
         for arm, label in arms.items()
     ]
     rows = [row for row in rows if any(c.text != DASH for c in row.cells)]
     kept = [place for place in range(len(columns)) if any(row.cells[place].text != DASH for row in rows)]
     heads = list(columns)
     cut = [Row(row.label, [row.cells[place] for place in kept], row.colour, row.block) for row in rows]
-    return Table(title, "", [heads[place] for place in kept], cut)
+    return Table(title, "", [heads[place] for place in kept], cut, note)
+
+
+def told(arm: str, form: Format) -> Format:
+    """A difference of two arms shows its sign."""
+    return signed(form) if arm in PAIRS or arm in ENCODER_PAIRS else form
 
 
 def onto(table: Table, columns: Sequence[str]) -> list[Row]:

@@ -1,8 +1,10 @@
 """The rule by which a comparison is decided, and how it is put into words.
 
 Notable:
-- The rule is one and the same everywhere: something is better where the 95 % intervals do not overlap, and in every
-  model seed there is. Everything else is called undecided, and what is missing, missing.
+- The rule is one and the same everywhere: something is better where the 95 % interval of the difference, clip by clip,
+  leaves out 0, and in every model seed there is. Where no difference was measured clip by clip, the two intervals must
+  not overlap.
+- Seeds that decide differently disagree. Undecided is what no seed decides, and what is missing is missing.
 - A sentence groups what came out alike: `tell` has one clause for each outcome.
 """
 
@@ -13,7 +15,8 @@ from dataclasses import dataclass
 from decoder.compare.figures import Figure
 from decoder.compare.labels import Format, Label
 
-Outcome = int | None  # 1: the first is better, -1: the second, 0: undecided, None: not measured
+SPLIT = "split"
+Outcome = int | str | None  # 1: the first is better, -1: the second, 0: undecided, SPLIT: by seed, None: not measured
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Measure:
 
 @dataclass(frozen=True)
 class Verdict:
-    """One of the five: `kind` is ahead, behind, mixed, undecided or missing, and `mark` says it in two words."""
+    """One of the five: `kind` is ahead, behind, mixed, split, undecided or missing, and `mark` says it in few words."""
 
     subject: str
     kind: str
@@ -55,7 +58,7 @@ class Judge:
         self.prefixes = [f"by_seed/{seed}/" for seed in seeds] or [""]
 
     def value(self, name: str) -> float | None:
-        """A figure of the first seed, None where it is not known."""
+        """A figure (of several seeds, their mean), None where it is not known."""
         figure = self.figures.get(name)
         return None if figure is None else figure.value
 
@@ -67,20 +70,26 @@ class Judge:
         found = {self._versus(prefix, first, second) for prefix in self.prefixes}
         if None in found:
             return None
-        decided = found.pop() if len(found) == 1 else 0
-        return -decided if lower and decided else decided
+        decided = found.pop() if len(found) == 1 else SPLIT
+        return -decided if lower and isinstance(decided, int) else decided
 
-    def _versus(self, prefix: str, first: str, second: str | Sequence[str] | float) -> Outcome:
+    def _versus(self, prefix: str, first: str, second: str | Sequence[str] | float) -> int | None:
+        """The outcome in one seed."""
         if isinstance(second, float):
-            others = [(second, second)]
-        else:
-            others = [self._bounds(prefix + name) for name in ([second] if isinstance(second, str) else second)]
-        low, high = self._bounds(prefix + first)
-        if not others or any(map(math.isnan, (low, *(low for low, _ in others)))):
+            return _sign(*self._bounds(prefix + first), second, second)
+        others = [second] if isinstance(second, str) else second
+        found = {self._pair(prefix + first, prefix + other) for other in others}
+        if not found or None in found:
             return None
-        if all(low > top for _, top in others):
-            return 1
-        return -1 if all(high < bottom for bottom, _ in others) else 0
+        return found.pop() if len(found) == 1 else 0
+
+    def _pair(self, first: str, second: str) -> int | None:
+        """By the difference of the two, where it was measured, or else by their own intervals."""
+        for name, sign in ((paired(first, second), 1), (paired(second, first), -1)):
+            if name in self.figures:
+                decided = _sign(*self._bounds(name), 0.0, 0.0)
+                return None if decided is None else sign * decided
+        return _sign(*self._bounds(first), *self._bounds(second))
 
     def _bounds(self, name: str) -> tuple[float, float]:
         """The interval of a figure, NaN where it is not known; one without an interval could lie anywhere."""
@@ -92,36 +101,69 @@ class Judge:
         return figure.low, figure.high
 
     def measure(self, title: str, arms: Mapping[str, Label], name: Callable[[str], str], form: Format) -> Measure:
-        """The figures name(arm) that are known, of the first seed."""
+        """The figures name(arm) that are known."""
         known = [(label, self.figures[name(arm)]) for arm, label in arms.items() if self.value(name(arm)) is not None]
         numbers = [Number(label.letter, interval(f, form), label.colour, f.name) for label, f in known]
         return Measure(title, numbers, known[0][1].n if known else None)
 
 
+def paired(first: str, second: str) -> str:
+    """The name of the difference of two figures that differ in the arm alone: a/jepa/psnr, a/pixels/psnr ->
+    a/jepa-pixels/psnr. '' for others."""
+    pairs = list(zip(first.split("/"), second.split("/"), strict=False))
+    if first.count("/") != second.count("/") or sum(a != b for a, b in pairs) != 1:
+        return ""
+    return "/".join(a if a == b else f"{a}-{b}" for a, b in pairs)
+
+
+def _sign(low: float, high: float, bottom: float, top: float) -> int | None:
+    """1 where the interval from `low` lies above that from `bottom`, -1 where below, 0 where they overlap."""
+    if math.isnan(low) or math.isnan(bottom):
+        return None
+    return 1 if low > top else -1 if high < bottom else 0
+
+
 def judged(
-    subject: str, outcomes: Sequence[Outcome], rival: str, clauses: Sequence[str], measures: list[Measure]
+    subject: str, rivals: Mapping[str, Mapping[str, Outcome]], clauses: Sequence[str], measures: list[Measure]
 ) -> Verdict:
-    """A verdict whose mark sums up A against its rival over `outcomes`."""
-    signs = {outcome for outcome in outcomes if outcome}
-    partly = " in part" if 0 in outcomes or None in outcomes else ""
-    if len(signs) == 2:
-        kind, mark = "mixed", "Mixed"
-    elif signs:
-        kind, mark = ("ahead", f"A ahead{partly}") if signs == {1} else ("behind", f"{rival} ahead{partly}")
+    """A verdict whose mark sums up A against each of its rivals, {letter: {what was compared: outcome}}."""
+    found = {letter: _standing(list(outcomes.values())) for letter, outcomes in rivals.items()}
+    (kind, partly), *_ = found.values()
+    if len(set(found.values())) == 1:
+        mark = MARKS[kind].format(listed(list(found))) + partly
     else:
-        kind, mark = ("undecided", "Undecided") if 0 in outcomes else ("missing", "Not measured")
+        kinds = {kind for kind, _ in found.values()}
+        kind = "mixed" if {"ahead", "behind"} <= kinds or "mixed" in kinds else kind if len(kinds) == 1 else "undecided"
+        mark = "A " + ", ".join(AGAINST[one].format(letter) + part for letter, (one, part) in found.items())
     text = "; ".join(clause for clause in clauses if clause)
     return Verdict(subject, kind, mark, f"{text[:1].upper()}{text[1:]}.", [m for m in measures if m.numbers])
 
 
-def tell(outcomes: Mapping[str, Outcome], phrases: Mapping[Outcome, str]) -> str:
+MARKS = {"ahead": "A ahead", "behind": "{} ahead", "mixed": "Mixed", "split": "Seeds disagree",
+         "undecided": "Undecided", "missing": "Not measured"}  # fmt: skip
+AGAINST = {"ahead": "ahead of {}", "behind": "behind {}", "mixed": "mixed against {}",
+           "split": "varying by seed against {}", "undecided": "undecided against {}",
+           "missing": "not measured against {}"}  # fmt: skip
+
+
+def _standing(outcomes: Sequence[Outcome]) -> tuple[str, str]:
+    """How A stands against one rival: a kind of verdict, and ' in part' where not everything says so."""
+    signs = {outcome for outcome in outcomes if outcome in (1, -1)}
+    if len(signs) == 2:
+        return "mixed", ""
+    if signs:
+        return "ahead" if signs == {1} else "behind", "" if set(outcomes) == signs else " in part"
+    return "split" if SPLIT in outcomes else "undecided" if 0 in outcomes else "missing", ""
+
+
+def tell(outcomes: Mapping[str, Outcome], phrases: Mapping[Outcome, str], between: str = "; ") -> str:
     """One clause for each outcome that occurs and has a phrase, with the nouns that came out so in place of {}."""
     clauses = []
-    for outcome in (1, -1, 0, None):
+    for outcome, phrase in phrases.items():
         nouns = [noun for noun, found in outcomes.items() if found == outcome]
-        if nouns and outcome in phrases:
-            clauses.append(phrases[outcome].format(listed(nouns)))
-    return "; ".join(clauses)
+        if nouns:
+            clauses.append(phrase.format(listed(nouns)))
+    return between.join(clauses)
 
 
 def listed(words: Sequence[str]) -> str:

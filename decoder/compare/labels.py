@@ -66,8 +66,25 @@ ENCODERS = {  # of the linear probes, where `pixels` are not arm B but no model 
     "pixels": Label("raw pixels", "raw pixels", "ink", "The pixels themselves, averaged like features.", True),
 }
 SETS = {"truth": Label("", "other true clips", "ink")} | {k: v for k, v in ARMS.items() if k != "truth"}  # of distances
+PAIRS = {  # differences of two arms, clip by clip
+    f"{first}-{second}": Label(f"{a} − {b}", "clip by clip", colour)
+    for first, a, second, b, colour in (
+        ("jepa", "A", "pixels", "B", "pixels"),
+        ("jepa", "A", "pixels_plus", "B+", "pixels_plus"),
+        ("jepa", "A", "masked_pixels", "C", "masked_pixels"),
+    )
+}
+ENCODER_PAIRS = {  # the same of the linear probes
+    "jepa-masked_pixels": PAIRS["jepa-masked_pixels"],
+    "jepa-random": Label("A − untrained", "clip by clip", "random"),
+    "jepa-pixels": Label("A − raw pixels", "clip by clip", "ink"),
+}
 UNITS = ((1e18, "EFLOP"), (1e15, "PFLOP"), (1e12, "TFLOP"), (1e9, "GFLOP"), (1e6, "MFLOP"))
 IN_LATENTS = ("jepa", "futures", "random")  # arms whose surprise is an error of latents
+IN_PIXELS = {  # the same arms, judged by what they draw
+    "jepa_pixels": Label("A, drawn", "surprised by its pictures", "jepa"),
+    "futures_pixels": Label("D, drawn", "surprised by its pictures", "futures"),
+}
 PROBES = {"motion": "Motion: which way does it move?", "appearance": "Appearance: which shape is it?"}
 
 
@@ -97,9 +114,14 @@ def significant(value: float) -> str:
     return minus(f"{value:,.{min(digits, 9)}f}")
 
 
+def signed(form: Format) -> Format:
+    """1.2 -> '+1.2', for differences."""
+    return lambda value: f"+{form(value)}" if value > 0 else form(value)
+
+
 def share(value: float) -> str:
     """0.4823 -> '48.2 %'."""
-    return percent(value)
+    return minus(percent(value))
 
 
 def scaled(factor: float) -> Format:

@@ -12,8 +12,9 @@ from typing import Any
 import yaml
 
 from decoder.compare import charts, tables
-from decoder.compare.figures import NAMES, figures, write_csv
+from decoder.compare.figures import NAMES, Figure, figures, write_csv
 from decoder.compare.findings import fairness, surprise_score, verdicts
+from decoder.compare.headlines import dial
 from decoder.compare.judge import Judge, listed
 from decoder.compare.labels import ARMS, IN_LATENTS
 from decoder.report import TASKS, templates
@@ -42,27 +43,36 @@ class WallFilm:
 def write_page(out: Path, metrics: dict[str, Any]) -> Path:
     """Write `out/report.html` and `out/metrics.csv`; the path of the former. Films are read from below `out`."""
     metrics = json.loads(json.dumps(metrics))  # keys as the file has them
-    write_csv(out / "metrics.csv", figures(metrics))
-    write_text(out / "report.html", render(metrics, read_films(out, metrics)))
+    found = figures(metrics)
+    write_csv(out / "metrics.csv", found)
+    write_text(out / "report.html", render(metrics, found, read_films(out, metrics)))
     return out / "report.html"
 
 
 def read_films(out: Path, metrics: dict[str, Any]) -> list[WallFilm]:
-    """The films that metrics name, of the first seed (and first setting of a sweep); missing files are left out."""
-    folder = (out / metrics["setting"] if metrics.get("detail") else out) / f"seed{metrics['seeds'][0]}"
-    found = metrics.get("films", {})
+    """The films that metrics name, of the first seed; missing files are left out.
+
+    Of a sweep, whose page is in detail/: of the first setting, in a folder of its own beside the page, or the plain
+    run's, above it.
+    """
+    root = out
+    if metrics.get("detail"):
+        own = out / f"{metrics['detail'][0]['detail']:g}"
+        root = own if own.is_dir() else out.parent
+    folder, found = root / f"seed{metrics['seeds'][0]}" / "measured", metrics.get("films", {})
     return [
         WallFilm(found["task"], film["rule"], film["caption"], film["ahead_db"], film["frames"], path.read_bytes())
         for film in found.get("films", [])
-        if (path := folder / "measured" / film["file"]).is_file()
+        if (path := folder / film["file"]).is_file()
     ]
 
 
-def render(metrics: dict[str, Any], films: list[WallFilm]) -> str:
-    """The page as HTML."""
-    found = figures(metrics)
+def render(metrics: dict[str, Any], found: dict[str, Figure], films: list[WallFilm]) -> str:
+    """The page as HTML; `found` are the figures of metrics."""
     judge, score = Judge(found, list(metrics["by_seed"])), surprise_score(found)
-    dial = [row["detail"] for row in metrics.get("detail", [])]
+    settings = [row["detail"] for row in metrics.get("detail", [])]
+    pooled = {name: figure for name, figure in found.items() if "by_seed/" not in name}
+    plain = {name: figure for name, figure in pooled.items() if not name.startswith("detail/")}
     return (
         templates()
         .get_template("compare.html.j2")
@@ -74,28 +84,35 @@ def render(metrics: dict[str, Any], films: list[WallFilm]) -> str:
             in_latents=listed([f"{ARMS[arm].name}s" if ARMS[arm].control else ARMS[arm].letter for arm in IN_LATENTS]),
             films=films,
             columns=[_column(name) for name in metrics.get("films", {}).get("columns", [])],
-            tasks=TASKS,
-            tables=_tables(metrics, score, dial),
+            tasks=_tasks(metrics["clip"]["tubelet_size"]),
+            dial=dial(judge, settings, score),
+            varied=settings,
+            tables=_tables(metrics, plain, score)
+            | {
+                "seeds": tables.seeds(found, list(metrics["by_seed"]), score),
+                "details": tables.details(pooled, settings, score),
+                "times": tables.times(pooled, settings),
+            },
             charts={
-                "features": charts.features(found),
-                "pictures": charts.pictures(found, metrics["clip"]["tubelet_size"]),
-                "distances": charts.distances(found),
-                "rollouts": charts.rollouts(found),
-                "physics": charts.physics(found),
-                "surprise": charts.surprise(found, score),
-                "details": charts.details(found, score) if dial else [],
+                "features": charts.features(plain),
+                "pictures": charts.pictures(plain, metrics["clip"]["tubelet_size"]),
+                "distances": charts.distances(plain),
+                "rollouts": charts.rollouts(plain),
+                "physics": charts.physics(plain),
+                "surprise": charts.surprise(plain, score),
+                "leads": charts.leads(pooled, score) if settings else [],
+                "details": charts.details(pooled, score) if settings else [],
             },
             score=score,
             scores=SCORES,
             names=NAMES,
-            settings=_yaml(_settings(metrics)),
+            settings=_yaml(metrics["config"] | {"only": ""}),
             configs={name: _yaml(config) for name, config in metrics["configs"].items()},
         )
     )
 
 
-def _tables(metrics: dict[str, Any], score: str, dial: list[float]) -> dict[str, Any]:
-    found = figures(metrics)
+def _tables(metrics: dict[str, Any], found: dict[str, Figure], score: str) -> dict[str, Any]:
     pictures, physics = metrics.get("pictures", {}), metrics.get("physics", {})
     scores = [score, *(other for other in SCORES if other != score)]
     return {
@@ -104,16 +121,14 @@ def _tables(metrics: dict[str, Any], score: str, dial: list[float]) -> dict[str,
         "contexts": tables.contexts(found, metrics["clip"]["tubelet_size"]),
         "steps": tables.steps(found),
         "distances": tables.distances(found),
-        "rollouts": tables.rollouts(found),
+        "horizons": tables.horizons(found),
+        "rollouts": tables.rollouts(found, metrics.get("rollout", {}).get("samples", 1)),
         "physics": [tables.physics(found, c, physics.get("samples", 1)) for c in ("permanence", "interaction")],
         "detector": tables.detector(found),
         "surprise": {name: tables.surprise(found, name) for name in scores},
         "real_pairs": tables.real_pairs(found),
         "cost": tables.cost(found),
         "counts": tables.counts(found),
-        "times": tables.times(found),
-        "seeds": tables.seeds(found, list(metrics["by_seed"]), score),
-        "details": tables.details(found, dial, score),
     }
 
 
@@ -123,13 +138,13 @@ def _present(metrics: dict[str, Any]) -> set[str]:
     return {"masked_pixels", "random", "truth"} | {arm for rows in pictures.values() for arm in rows}
 
 
-def _settings(metrics: dict[str, Any]) -> dict[str, Any]:
-    """What `jepa compare` was given, for all settings of the detail where it was varied."""
-    settings = metrics["config"] | {"only": ""}
-    if metrics.get("detail"):
-        words = [word for word in settings["world"] if not word.startswith("detail=")]
-        settings |= {"sweep": "detail", "out": str(Path(settings["out"]).parent), "world": words}
-    return settings
+def _tasks(tubelet_size: int) -> dict[str, str]:
+    """What each task shows; the least that can be shown is one tubelet."""
+    frames = f"{tubelet_size} frames" if tubelet_size > 1 else "frame"
+    return TASKS | {
+        "animate": f"only the first {frames} of a clip {'are' if tubelet_size > 1 else 'is'} seen",
+        "loop": f"only the first and the last {frames} are seen",
+    }
 
 
 def _yaml(settings: dict[str, Any]) -> str:

@@ -1,19 +1,24 @@
 """The tables of a comparison's report: which figures stand where. Pure: figures in, tables out."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from decoder.compare.findings import final, last_length
-from decoder.compare.grid import DASH, Cell, Figures, Row, Table, block, cell, grid, onto
+from decoder.compare.findings import final, last_length, resolution
+from decoder.compare.grid import DASH, Cell, Figures, Row, Table, block, cell, grid, onto, told
+from decoder.compare.headlines import headlines
 from decoder.compare.labels import (
     ARMS,
+    ENCODER_PAIRS,
     ENCODERS,
     IN_LATENTS,
+    IN_PIXELS,
+    PAIRS,
     SETS,
     Format,
     Label,
     one,
     scaled,
     share,
+    signed,
     significant,
     three,
     two,
@@ -21,19 +26,25 @@ from decoder.compare.labels import (
 )
 from decoder.findings import duration
 
+WITH_PAIRS = ARMS | PAIRS
+SURPRISED = ARMS | IN_PIXELS
+
 
 def probes(figures: Figures, task: str) -> Table:
     """Accuracy by share of labels, and at the end of training."""
     shares = dict.fromkeys(n.split("/")[4] for n in figures if n.startswith(f"representation/labels/{task}/random/"))
-    columns = {f"{100 * float(s):g}\u00a0% of the labels": (s, share) for s in sorted(shares, key=float)}
-    at = lambda encoder, s: (
-        final(figures, task, encoder) if float(s) == 1 else f"representation/labels/{task}/{encoder}/{s}"
-    )
-    table = grid(figures, task.capitalize(), ENCODERS, columns, at)
-    last = lambda encoder, key: f"{final(figures, task, encoder)}/{key}"
-    f1 = grid(figures, "", ENCODERS, {"macro F1, all labels": ("macro_f1", three)}, last)
-    both = [Row(a.label, a.cells + b.cells, a.colour) for a, b in zip(table.rows, f1.rows, strict=True)]
-    return Table(table.title, "Features", table.columns + f1.columns, both)
+    columns: dict[str, tuple[str, Format]] = {
+        f"{100 * float(s):g}\u00a0% of the labels": (s, share) for s in sorted(shares, key=float)
+    }
+    columns["macro F1, all labels"] = ("macro_f1", three)
+
+    def at(encoder: str, key: str) -> str:
+        last = final(figures, task, encoder)
+        if key == "macro_f1":
+            return f"{last}/{key}"
+        return last if float(key) == 1 else f"representation/labels/{task}/{encoder}/{key}"
+
+    return grid(figures, task.capitalize(), ENCODERS | ENCODER_PAIRS, columns, at)
 
 
 def pictures(figures: Figures, task: str, samples: float) -> Table:
@@ -47,7 +58,8 @@ def pictures(figures: Figures, task: str, samples: float) -> Table:
         "LPIPS": ("lpips", three),
         f"LPIPS, best of {samples:.0f}": ("best_lpips", three),
     }
-    return grid(figures, f"Task {task}", ARMS, columns, lambda arm, key: f"pictures/tasks/{task}/{arm}/{key}")
+    at = lambda arm, key: f"pictures/tasks/{task}/{arm}/{key}"
+    return grid(figures, f"Task {task}", WITH_PAIRS, columns, at, resolution(figures, "pictures"))
 
 
 def contexts(figures: Figures, tubelet_size: int) -> Table:
@@ -56,7 +68,8 @@ def contexts(figures: Figures, tubelet_size: int) -> Table:
     known = dict.fromkeys(name.removeprefix(begin).split("/")[0] for name in figures if name.startswith(begin))
     columns = {f"{int(k) * tubelet_size} frames seen": (k, one) for k in sorted(known, key=int)}
     at = lambda arm, k: f"{begin}{k}/rows/{arm}/psnr"
-    return grid(figures, "PSNR in dB by how much is seen, task forward", ARMS, columns, at)
+    title = "PSNR in dB by how much is seen, task forward"
+    return grid(figures, title, WITH_PAIRS, columns, at, resolution(figures, "pictures"))
 
 
 def steps(figures: Figures) -> list[Table]:
@@ -74,7 +87,7 @@ def steps(figures: Figures) -> list[Table]:
     for title, key, form in kinds:
         columns = {f"{k} step{'s' if k != '1' else ''}": (k, form) for k in ordered}
         at = lambda arm, k, key=key: f"cost/steps/{arm}/steps={k}/{key}"
-        tables.append(grid(figures, f"{title}, by sampling steps", ARMS, columns, at))
+        tables.append(grid(figures, f"{title}, by sampling steps", ARMS, columns, at, resolution(figures, "pictures")))
     return [table for table in tables if table.rows]
 
 
@@ -82,7 +95,28 @@ def distances(figures: Figures) -> Table:
     """Both distances between sets of clips."""
     columns: dict[str, tuple[str, Format]] = {"Fréchet": ("fvd", one), "kernel": ("kvd", significant)}
     at = lambda arm, key: f"distance/rows/{arm}/{key}"
-    return grid(figures, "Distance to true clips, lower is closer", SETS, columns, at)
+    return grid(
+        figures, "Distance to true clips, lower is closer", SETS | PAIRS, columns, at, _against(figures, "distance")
+    )
+
+
+def horizons(figures: Figures) -> Table:
+    """The same of predictions fed back, clip length by clip length."""
+    begin = "distance/horizons/first="
+    known = dict.fromkeys(name.removeprefix(begin).split("/")[0] for name in figures if name.startswith(begin))
+    ordered = sorted(known, key=float)
+    kinds: list[tuple[str, str, Format]] = [("Fréchet", "fvd", one), ("kernel", "kvd", significant)]
+    columns = {f"{title}, from frame {k}": (f"{k}/rows/ARM/{key}", form) for title, key, form in kinds for k in ordered}
+    at = lambda arm, key: begin + key.replace("ARM", arm)
+    note = _against(figures, f"distance/horizons/first={ordered[0]}") if ordered else ""
+    return grid(figures, "The same of predictions fed back, by horizon", SETS | PAIRS, columns, at, note)
+
+
+def _against(figures: Figures, part: str) -> str:
+    """What clips are compared, and with how many true ones."""
+    truth = figures.get(f"{part}/rows/jepa/n_truth")
+    against = f"against {whole(truth.value)} true clips" if truth is not None and truth.value is not None else ""
+    return ", ".join(text for text in (resolution(figures, part), against) if text)
 
 
 ROLLOUT: dict[str, tuple[str, Format]] = {
@@ -97,11 +131,11 @@ ROLLOUT: dict[str, tuple[str, Format]] = {
 }
 
 
-def rollouts(figures: Figures) -> Table:
+def rollouts(figures: Figures, samples: float) -> Table:
     """Everything at the last clip length."""
     begin = last_length(figures)
-    at = lambda arm, key: f"rollout/rows/{arm}/{key}/{begin}"
-    return grid(figures, "In the last clip length", ARMS, ROLLOUT, at)
+    name = lambda prefix: lambda arm, key: f"rollout/rows/{arm}/{prefix}{key}/{begin}"
+    return _of_samples(figures, "In the last clip length", ROLLOUT, name, samples)
 
 
 PHYSICS: dict[str, dict[str, tuple[str, Format]]] = {
@@ -123,13 +157,26 @@ PHYSICS: dict[str, dict[str, tuple[str, Format]]] = {
 
 
 def physics(figures: Figures, claim: str, samples: float) -> Table:
-    """Mean over samples, and the best of them."""
+    """Every score of a claim."""
     name = lambda prefix: lambda arm, key: f"physics/{claim}/rows/{arm}/{prefix}{key}"
-    mean = grid(figures, "", ARMS, PHYSICS[claim], name(""))
-    best = grid(figures, "", ARMS, PHYSICS[claim], name("best_"))
+    return _of_samples(figures, claim.capitalize(), PHYSICS[claim], name, samples)
+
+
+def _of_samples(
+    figures: Figures,
+    title: str,
+    columns: Mapping[str, tuple[str, Format]],
+    name: Callable[[str], Callable[[str, str], str]],
+    samples: float,
+) -> Table:
+    """Mean over samples, and the best of them where there are several; name(prefix)(arm, key) is a figure."""
+    mean = grid(figures, title, WITH_PAIRS, columns, name(""))
+    best = grid(figures, title, WITH_PAIRS, columns, name("best_"))
+    if not best.rows:
+        return mean
     rows = block("Mean over samples", onto(mean, mean.columns))
     rows += block(f"Best of {samples:.0f} samples", onto(best, mean.columns))
-    return Table(claim.capitalize(), "", mean.columns, rows)
+    return Table(title, "", mean.columns, rows)
 
 
 def detector(figures: Figures) -> Table:
@@ -152,11 +199,12 @@ def detector(figures: Figures) -> Table:
 
 
 def surprise(figures: Figures, score: str) -> Table:
-    """Concepts down, arms across, a block for each condition; untrained encoders as a range over their seeds."""
+    """Concepts down, arms and their differences across, a block for each condition; untrained encoders as a range over
+    their seeds."""
     root = "surprise/rows/"
     paths = [name.removeprefix(root).split("/") for name in figures if name.startswith(root)]
     paths = [path for path in paths if len(path) == 4 and path[1] == score]
-    arms = [arm for arm in ARMS if any(path[0] == arm for path in paths)]
+    arms, pairs = ([arm for arm in of if any(path[0] == arm for path in paths)] for of in (SURPRISED, PAIRS))
     untrained = sorted({path[0] for path in paths if path[0].startswith("random_")})
     conditions = sorted({path[3] for path in paths}, key=lambda c: (c != "all", c == "behind"))
     concepts = sorted(dict.fromkeys(path[2] for path in paths), key=lambda concept: (concept != "all", "+" in concept))
@@ -168,11 +216,13 @@ def surprise(figures: Figures, score: str) -> Table:
         for concept in concepts:
             cells = [_heat(figures, at(arm, concept)) for arm in arms]
             cells += [_range(figures, [at(arm, concept) for arm in untrained])] if untrained else []
+            cells += [_heat(figures, at(pair, concept), 0.0, signed(share)) for pair in pairs]
             if any(c.text != DASH for c in cells):
                 group.append(Row("all concepts" if concept == "all" else concept, cells))
         rows += block(titles.get(condition, condition), group)
     heads = arms + ["random"] * bool(untrained)
-    columns = [ARMS[arm].letter + "\u202f†" * (arm in IN_LATENTS) for arm in heads]
+    columns = [SURPRISED[arm].letter + "\u202f†" * (arm in IN_LATENTS) for arm in heads]
+    columns += [PAIRS[pair].letter for pair in pairs]
     return Table(f"Score “{score}”", "", columns, rows)
 
 
@@ -180,18 +230,20 @@ def real_pairs(figures: Figures) -> Table:
     """The same for pairs of real videos, of which nothing is known but which one is possible."""
     root = "surprise/real/rows/"
     untrained = sorted({name.split("/")[3] for name in figures if name.startswith(f"{root}random_")})
-    arms = ARMS | dict.fromkeys(untrained, ARMS["random"])
+    arms = SURPRISED | dict.fromkeys(untrained, ARMS["random"])
     columns = {f"score “{score}”": (score, share) for score in ("mean", "max")}
     return grid(figures, "Pairs of real videos", arms, columns, lambda arm, score: f"{root}{arm}/{score}/all/all")
 
 
-def _heat(figures: Figures, name: str) -> Cell:
-    found = cell(figures, name, share)
+def _heat(figures: Figures, name: str, middle: float = 0.5, form: Format = share) -> Cell:
+    """A cell that tells by its colour how far it lies from `middle`, where nothing is known."""
+    found = cell(figures, name, form)
     if found.text == DASH:
         return found
     figure = figures[name]
-    certain = (figure.low or 0) > 0.5 or (1 if figure.high is None else figure.high) < 0.5
-    return Cell(found.text, found.interval, name, found.n, 2 * (figure.value or 0) - 1, certain)
+    low, high = (middle if bound is None else bound for bound in (figure.low, figure.high))
+    warmth = max(-1.0, min(1.0, 2 * ((figure.value or 0.0) - middle)))
+    return Cell(found.text, found.interval, name, found.n, warmth, low > middle or high < middle)
 
 
 def _range(figures: Figures, names: Iterable[str]) -> Cell:
@@ -215,17 +267,24 @@ def cost(figures: Figures) -> Table:
         "its latents, TFLOP": ("latent_operations", tera),
         "drawing a clip, GFLOP": ("drawing/operations", giga),
         "ms a clip": ("drawing/seconds", scaled(1e-3)),
+        "memory a batch adds, MB": ("drawing/peak_bytes", scaled(1e6)),
         "steps": ("drawing/steps", whole),
     }
-    return grid(figures, "What each arm costs", ARMS, columns, lambda arm, key: f"cost/rows/{arm}/{key}")
+    batch = figures.get("cost/batch")
+    note = f"drawn in batches of {whole(batch.value)} clips" if batch is not None and batch.value else ""
+    return grid(figures, "What each arm costs", ARMS, columns, lambda arm, key: f"cost/rows/{arm}/{key}", note)
 
 
-def times(figures: Figures) -> Table:
-    """How long each stage took."""
-    names = [name for name in figures if name.startswith("seconds/")]
-    names.sort(key=lambda name: name == "seconds/total")
-    rows = [Row(name.removeprefix("seconds/"), [cell(figures, name, duration)]) for name in names]
-    return Table("Time", "Stage", ["time"], rows)
+def times(figures: Figures, dial: Sequence[float]) -> Table:
+    """How long each stage took, at every setting of the detail where it was varied."""
+    columns = {f"detail {value:g}": f"detail/detail={value:g}/seconds/" for value in dial} or {"time": "seconds/"}
+    begins = tuple(columns.values())
+    stages = dict.fromkeys(
+        n.removeprefix(b) for n in figures if n.startswith(begins) for b in begins if n.startswith(b)
+    )
+    names = sorted(stages, key=lambda stage: stage == "total")
+    rows = [Row(stage, [cell(figures, begin + stage, duration) for begin in begins]) for stage in names]
+    return Table("Time", "Stage", list(columns), rows)
 
 
 def counts(figures: Figures) -> Table:
@@ -248,47 +307,37 @@ def counts(figures: Figures) -> Table:
     return Table("How many of everything", "", ["number"], rows)
 
 
-def headlines(figures: Figures, score: str) -> dict[str, tuple[str, Format]]:
-    """What a reader compares across seeds: {title: (name, format)}."""
-    begin = last_length(figures)
-    found: dict[str, tuple[str, Format]] = {}
-    for task in ("motion", "appearance"):
-        for encoder in ("jepa", "masked_pixels"):
-            found[f"{ENCODERS[encoder].letter}\u2002{task}"] = (final(figures, task, encoder), share)
-    kinds: list[tuple[str, str, Format]] = [
-        ("PSNR, dB", "pictures/tasks/forward/{}/psnr", one),
-        ("LPIPS", "pictures/tasks/forward/{}/lpips", three),
-        ("Fréchet distance", "distance/rows/{}/fvd", one),
-        ("error of place at the end, px", f"rollout/rows/{{}}/error/{begin}", two),
-        ("comes back", "physics/permanence/rows/{}/returned", share),
-        ("error after a hit", "physics/interaction/rows/{}/error", two),
-        (f"surprise, {score}", f"surprise/rows/{{}}/{score}/all/all", share),
-    ]
-    for title, name, form in kinds:
-        for arm in ("jepa", "pixels"):
-            found[f"{ARMS[arm].letter}\u2002{title}"] = (name.format(arm), form)
-    return {title: (name, form) for title, (name, form) in found.items() if name in figures}
-
-
 def seeds(figures: Figures, names: Sequence[str], score: str) -> Table | None:
-    """The headline figures, a column for each model seed; None where there is one."""
+    """The headline figures, a column for each model seed and their mean; None where there is one."""
     if len(names) < 2:
         return None
+    columns = {f"seed {seed}": f"by_seed/{seed}/" for seed in names}
     rows = [
-        Row(title, [cell(figures, f"by_seed/{seed}/{name}", form) for seed in names])
-        for title, (name, form) in headlines(figures, score).items()
-    ]
-    return Table("The headline figures, seed by seed", "", [f"seed {seed}" for seed in names], rows)
+        # Without a figure in every seed, there is no mean: the one without a prefix is the first seed's.
+        Row(row.label, [*row.cells[:-1], row.cells[-1] if all(c.text != DASH for c in row.cells) else Cell(DASH)],
+            row.colour, row.block)
+        for row in _headlines(figures, columns | {"mean": ""}, score)
+    ]  # fmt: skip
+    return Table("Seeds and their mean", "", [*columns, "mean"], rows)
 
 
 def details(figures: Figures, values: Sequence[float], score: str) -> Table | None:
-    """Some of the headline figures at each setting of the worlds' detail; None where it was not varied."""
+    """The headline figures at each setting of the worlds' detail; None where it was not varied."""
     if not values:
         return None
     columns = {f"detail {value:g}": f"detail/detail={value:g}/" for value in values}
-    rows = [
-        Row(title, [cell(figures, prefix + name, form) for prefix in columns.values()])
-        for title, (name, form) in headlines(figures, score).items()
-    ]
-    kept = [row for row in rows if any(c.text != DASH for c in row.cells)]
-    return Table("By the worlds’ unpredictable detail", "", list(columns), kept)
+    note = resolution(figures, "pictures")
+    return Table("The headline figures by detail", "", list(columns), _headlines(figures, columns, score), note)
+
+
+def _headlines(figures: Figures, columns: Mapping[str, str], score: str) -> list[Row]:
+    """A group of rows for each headline: its arms, and A less its rivals. `columns` are {heading: prefix of names}."""
+    rows = []
+    for headline in headlines(figures, score):
+        group = [
+            Row(label.title, [cell(figures, prefix + headline.at(arm), told(arm, headline.form))
+                              for prefix in columns.values()], label.colour)
+            for arm, label in (headline.arms | headline.pairs).items()
+        ]  # fmt: skip
+        rows += block(headline.title, [row for row in group if any(c.text != DASH for c in row.cells)])
+    return rows

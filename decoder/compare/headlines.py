@@ -1,0 +1,123 @@
+"""The figures that a reader compares across seeds and settings, and what the worlds' dial of detail does to them.
+
+Notable: "A's lead grows" is a statement about two settings, the smallest and the largest. Their runs are independent,
+so the intervals of the two differences are added in quadrature (`figures.change`). Between them, look at the curve.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from decoder.compare.figures import Figure
+from decoder.compare.findings import final, last_length
+from decoder.compare.judge import Judge, Measure, Number, Verdict, interval, tell
+from decoder.compare.labels import ENCODERS, PAIRS, Format, Label, one, pick, share, signed, three, two
+
+GROWS, SHRINKS = ("lead grows", "lag shrinks"), ("lead shrinks", "lag grows")  # for A, and against A
+
+
+@dataclass(frozen=True)
+class Headline:
+    """A measure: its title in tables, its noun in sentences, the name of an arm's figure, and the arms that have it."""
+
+    title: str
+    noun: str
+    at: Callable[[str], str]
+    form: Format
+    lower: bool
+    arms: dict[str, Label]
+
+    @property
+    def axis(self) -> str:
+        """The title, short enough to stand beside a plot."""
+        return self.title.partition(",")[0]
+
+    @property
+    def pairs(self) -> dict[str, Label]:
+        """The differences of A and its rivals."""
+        rivals = [f"jepa-{arm}" for arm in self.arms]
+        return {pair: label for pair, label in PAIRS.items() if pair in rivals}
+
+
+def headlines(figures: Mapping[str, Figure], score: str) -> list[Headline]:
+    """Probes, pictures, distance, roll-outs, physics, surprise."""
+    encoders = {name: ENCODERS[name] for name in ("jepa", "masked_pixels", "random")}
+    probe = lambda task: lambda encoder: final(figures, task, encoder)
+    arms, begin = pick("jepa", "pixels", "pixels_plus", "futures"), last_length(figures)
+    kinds: list[tuple[str, str, str, Format, bool]] = [
+        ("PSNR, dB", "PSNR", "pictures/tasks/forward/{}/psnr", one, False),
+        ("LPIPS, lower is closer", "LPIPS", "pictures/tasks/forward/{}/lpips", three, True),
+        ("Fréchet distance, lower is closer", "Fréchet distance", "distance/rows/{}/fvd", one, True),
+        ("Error of place after roll-outs, px", "the place of the object at the end of roll-outs",
+         f"rollout/rows/{{}}/error/{begin}", two, True),
+        ("Hidden objects that come back", "hidden objects that come back", "physics/permanence/rows/{}/returned",
+         share, False),
+        ("Error of velocity after a hit, px a frame", "the velocity after a collision",
+         "physics/interaction/rows/{}/error", two, True),
+        (f"Surprise, score “{score}”", "surprise", f"surprise/rows/{{}}/{score}/all/all", share, False),
+    ]  # fmt: skip
+    return [
+        Headline("Motion, accuracy", "naming the motion", probe("motion"), share, False, encoders),
+        Headline("Shape, accuracy", "naming the shape", probe("appearance"), share, False, encoders),
+        *(Headline(title, noun, name.format, form, lower, arms) for title, noun, name, form, lower in kinds),
+    ]
+
+
+def dial(judge: Judge, settings: Sequence[float], score: str) -> Verdict | None:
+    """Whether A's lead grows with the worlds' unpredictable detail, by measure; None where it was not varied."""
+    if len(settings) < 2:
+        return None
+    rivals: dict[str, dict[str, str]] = {}
+    measures = []
+    for headline in headlines(judge.figures, score):
+        numbers = []
+        for pair, label in headline.pairs.items():
+            moved, change = _moved(judge.figures, headline, pair, settings)
+            rivals.setdefault(label.letter.removeprefix("A − "), {})[headline.noun] = moved
+            if change is not None:
+                numbers.append(Number(label.letter, interval(change, signed(headline.form)), label.colour, change.name))
+        if numbers:
+            measures.append(Measure(headline.title, numbers, None))
+    clauses = [_told(letter, outcomes) for letter, outcomes in rivals.items()]
+    text = "; ".join(clause for clause in clauses if clause) or "the arms were not compared clip by clip"
+    kind, mark = _mark({moved for outcomes in rivals.values() for moved in outcomes.values()})
+    return Verdict("Does A’s lead grow with the detail?", kind, mark,
+                   f"From detail {min(settings):g} to {max(settings):g}, {text}.", measures)  # fmt: skip
+
+
+def _moved(
+    figures: Mapping[str, Figure], headline: Headline, pair: str, settings: Sequence[float]
+) -> tuple[str, Figure | None]:
+    """What became of A's lead over a rival, or of its lag behind it; and by how much."""
+    name, better = headline.at(pair), -1 if headline.lower else 1
+    change = figures.get(f"detail/change/{name}")
+    if change is None or change.value is None or change.low is None or change.high is None:
+        return "missing", None
+    if change.low <= 0 <= change.high:
+        return "uncertain", change
+    before, after = (
+        better * (figures[f"detail/detail={place(settings):g}/{name}"].value or 0.0) for place in (min, max)
+    )
+    if better * change.value > 0:
+        return GROWS[after <= 0], change
+    return SHRINKS[before <= 0], change
+
+
+def _told(letter: str, outcomes: Mapping[str, str]) -> str:
+    return tell(outcomes, {
+        "lead grows": f"A’s lead over {letter} grows in {{}}",
+        "lag shrinks": f"A’s lag behind {letter} shrinks in {{}}",
+        "lead shrinks": f"A’s lead over {letter} shrinks in {{}}",
+        "lag grows": f"A’s lag behind {letter} grows in {{}}",
+        "uncertain": f"between A and {letter} there is no certain change in {{}}",
+    })  # fmt: skip
+
+
+def _mark(found: set[str]) -> tuple[str, str]:
+    """Kind and mark of all measures together."""
+    grows, shrinks = bool(found & set(GROWS)), bool(found & set(SHRINKS))
+    partly = " in part" if "uncertain" in found else ""
+    if grows and shrinks:
+        return "mixed", "Mixed"
+    if grows or shrinks:
+        return ("ahead", f"For A{partly}") if grows else ("behind", f"Against A{partly}")
+    return ("undecided", "No certain change") if "uncertain" in found else ("missing", "Not measured")
