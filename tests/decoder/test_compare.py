@@ -4,9 +4,14 @@
    the denoisers, to the last parameter; learning rate and times of the flow may be an arm's own, nothing else. B+
    differs from B in its steps alone, by what pretraining the JEPA costs.
 2. The masked-pixel arm differs from the JEPA in its targets alone.
-3. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures anew.
-4. Other settings than those a folder was trained with are refused; what cannot be meant is named.
-5. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
+3. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures everything
+   anew, exactly once: killed and given again, it goes on.
+4. Other settings than those a folder was trained with are refused; what depends on other settings of measuring is
+   measured again, and nothing else. What cannot be meant is named.
+5. A sweep trains each setting in a folder of its own, uses a plain run that has one already, changes nothing of it, and
+   trains nothing twice.
+6. B's operations, counted on B, are those of the decoder.
+7. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
 """
 
 import json
@@ -15,7 +20,8 @@ from pathlib import Path
 
 import pytest
 
-from decoder.budget import decoder_operations, pretrain_operations
+from data.worlds import WorldConfig
+from decoder.budget import decoder_operations, pixels_operations, pretrain_operations
 from decoder.compare import job
 from decoder.compare.plan import CompareConfig, Trained, trained
 from decoder.latents import LatentSource
@@ -55,6 +61,9 @@ def test_the_opponent_is_trained_as_the_decoder_is(arms: Trained) -> None:
     opponent = build_pixels(pixels)
     shapes = [{k: tuple(v.shape) for k, v in model.dit.named_parameters()} for model in (drawer, opponent)]
     assert shapes[0] == shapes[1]
+    counted = pixels_operations(pixels)
+    assert counted == pytest.approx(decoder_operations(decoder, arms.jepa), rel=0.02)
+    assert pixels_operations(arms.pixels_plus) > counted
 
 
 def test_more_steps_pay_for_the_pretraining(arms: Trained) -> None:
@@ -72,7 +81,13 @@ def test_masked_pixels_differ_in_their_targets_alone(arms: Trained) -> None:
 
 
 @pytest.fixture
-def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[CompareConfig, list[str]]:
+def killed() -> set[str]:
+    """Names of stages that are interrupted instead of run."""
+    return set()
+
+
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: set[str]) -> tuple[CompareConfig, list[str]]:
     """A comparison whose stages only note that they ran, and write their result."""
     config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", [f"out={tmp_path}/compare"])
     ran: list[str] = []
@@ -80,9 +95,12 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[CompareConf
 
     def noted(stage: job.Stage) -> job.Stage:
         def run() -> None:
+            if stage.name in killed:
+                raise KeyboardInterrupt
             ran.append(stage.name.removesuffix("/0"))
             stage.result.parent.mkdir(parents=True, exist_ok=True)
-            stage.result.write_text("{}")
+            measured = {"commit": "c0ffee", "settings": stage.config} if isinstance(stage.config, dict) else {}
+            stage.result.write_text(json.dumps({"measured": measured}))
 
         return replace(stage, run=run)
 
@@ -115,9 +133,84 @@ def test_other_trainings_are_refused_and_other_measurements_are_not(staged: tupl
     job.compare(config)
     with pytest.raises(ConfigError, match="made with other settings"):
         job.compare(replace(config, world=["bounce=0.1"]))
+    first = list(ran)
+    job.compare(replace(config, clips=16, rollout_samples=2))
+    assert ran == [*first, "pictures", "rollout", "physics", "cost", "films"], "what depends on these settings alone"
+    metrics = json.loads((Path(config.out) / "metrics.json").read_text())
+    assert metrics["measured"] == dict.fromkeys(job.STAGES, "c0ffee") and "measured" not in metrics["pictures"]
+    job.compare(replace(config, clips=16, rollout_samples=2, progress=False))
+    assert len(ran) == len(first) + 5
+    job.compare(replace(config, only="evaluate"))
+    assert ran[len(first) + 5 :] == list(job.STAGES)
+
+
+def test_measuring_again_goes_on_where_it_was_killed(staged: tuple[CompareConfig, list[str]], killed: set[str]) -> None:
+    config, ran = staged
+    job.compare(config)
+    again, count, names = replace(config, only="evaluate"), len(ran), list(job.STAGES)
+    killed.add("physics/0")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            job.compare(again)
+    assert ran[count:] == names[: names.index("physics")]
+    killed.clear()
+    job.compare(again)
+    assert ran[count:] == names, "everything once"
+    job.compare(again)
+    assert ran[count:] == names * 2, "and, asked for again, once more"
+    killed.add("cost/0")
+    with pytest.raises(KeyboardInterrupt):
+        job.compare(again)
+    killed.clear()
+    job.compare(config)
+    assert ran[count:] == names * 3, "without `only` the rest is measured as well"
+    job.compare(config)
+    assert ran[count:] == names * 3
+
+
+def test_a_sweep_uses_the_plain_run_and_leaves_it_as_it_is(
+    staged: tuple[CompareConfig, list[str]], killed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ran = staged
+    pages: list[Path] = []
+    monkeypatch.setattr(job, "write_page", lambda out, metrics: pages.append(out) or out / "report.html")
+    out = Path(config.out)
+    plain = load_config(WorldConfig, config.worlds, config.world).detail
+    job.compare(config)
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    pages.clear()
+    one = len(ran)
+    wide = replace(config, sweep="detail", detail=[0.75, plain])
+    killed.add("pixels/0")
+    with pytest.raises(KeyboardInterrupt):
+        job.compare(wide)
+    killed.clear()
+    job.compare(wide)
+    assert ran[one:] == ran[:one], "one other setting, and nothing twice"
+    assert pages == [out / "detail" / "0.75", out / "detail"]
+    after = {file: file.read_bytes() for file in before}
+    ledger = out / "stages.json"
+    assert {file for file in before if after[file] != before[file]} <= {ledger}
+    metrics = json.loads((out / "detail" / "metrics.json").read_text())
+    assert [row["detail"] for row in metrics["detail"]] == [0.75, plain] and metrics["setting"] == out.name
+    for row in metrics["detail"]:
+        assert {*job.STAGES, "by_seed", "seconds"} <= row.keys()
+    assert metrics["config"]["sweep"] == "detail" and "worlds" in metrics["configs"]
+    job.compare(wide)
+    assert len(ran) == 2 * one
+
+
+def test_a_sweep_alone_trains_every_setting_in_a_folder_of_its_own(staged: tuple[CompareConfig, list[str]]) -> None:
+    config, ran = staged
+    wide = replace(config, sweep="detail", detail=[0.0, 1.0])
+    job.compare(wide)
     count = len(ran)
-    job.compare(replace(config, clips=16, only="evaluate"))
-    assert len(ran) == count + len(job.STAGES)
+    assert count == 2 * (len(job.TRAININGS) + len(job.STAGES))
+    assert {path.name for path in (Path(config.out) / "detail").iterdir() if path.is_dir()} == {"0", "1"}
+    job.compare(config)  # a plain comparison afterwards is one of its own, and the sweep keeps what it has
+    assert len(ran) == count * 3 // 2
+    job.compare(wide)
+    assert len(ran) == count * 3 // 2
 
 
 def test_seeds_may_be_added(staged: tuple[CompareConfig, list[str]]) -> None:
@@ -143,6 +236,9 @@ def test_seeds_may_be_added(staged: tuple[CompareConfig, list[str]]) -> None:
         ("pixels=[model.depth=8]", "only optim and flow may differ"),
         ("futures=[optim.lrr=1]", "did you mean optim.lr"),
         ("seeds=[]", "seeds is empty"),
+        ("rollout_samples=0", "rollout_samples is 0"),
+        ("label_fractions=[0.1]", "label_fractions is .*1 among them"),
+        ("distance_clips=1", "distance_clips is 1: give at least 3, or 0"),
     ],
 )
 def test_what_cannot_be_meant_is_named(words: str, message: str, tmp_path: Path) -> None:
