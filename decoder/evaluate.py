@@ -8,7 +8,7 @@ Notable:
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,12 +37,15 @@ def pictures(
     `Estimate` (by frame, a list of them); arms that do not sample have no best and no mean picture. `videos` are
     batches (B, C, T, H, W). Rows "jepa-pixels" and the like are differences, and have no `by_frame`.
     """
-    found = {
-        arm.name: measured(arm, videos, task, context, samples if arm.samples_differ else 1, lpips) for arm in arms
-    }
-    rows: dict[str, Any] = table({name: _by_clip(parts) for name, parts in found.items()})
-    for name, parts in found.items():
-        rows[name]["by_frame"] = _by_frame(parts)
+    parts: dict[str, list[list[PictureErrors]]] = {arm.name: [] for arm in arms}
+    for first, video in _numbered(videos):  # all arms in turn: what `lpips` makes of the truth is then computed once
+        for arm in arms:
+            count = samples if arm.samples_differ else 1
+            parts[arm.name].append(measured(arm, [video], task, context, count, lpips, first))
+    found = {name: [_joined(sample) for sample in zip(*each, strict=True)] for name, each in parts.items()}
+    rows: dict[str, Any] = table({name: _by_clip(errors) for name, errors in found.items()})
+    for name, errors in found.items():
+        rows[name]["by_frame"] = _by_frame(errors)
     return rows
 
 
@@ -53,22 +56,31 @@ def measured(
     context: int | None = None,
     samples: int = 1,
     lpips: nn.Module | None = None,
+    first: int = 0,
 ) -> list[PictureErrors]:
-    """Errors (clips, hidden frames) of every sample, and last, of several, of their mean picture (without LPIPS)."""
+    """Errors (clips, hidden frames) of every sample, and last, of several, of their mean picture (without LPIPS).
+
+    `first` is the number of the first clip, to which its seeds belong.
+    """
     parts: list[list[PictureErrors]] = [[] for _ in range(samples + (samples > 1))]
-    first = 0
-    for video in videos:
+    for number, video in _numbered(videos, first):
         mask = arm.task_mask(task, video, context)
         truth, hidden = arm.to_unit(video).clamp(0, 1), arm.hidden(video, mask)[0, 0]
         mean = torch.zeros_like(truth)
         for sample in range(samples):
-            drawn = arm.draw(video, mask, clip_seeds(first, len(video), sample))
+            drawn = arm.draw(video, mask, clip_seeds(number, len(video), sample))
             parts[sample].append(picture_errors(drawn, truth, hidden, lpips))
             mean += drawn / samples
         if samples > 1:
             parts[samples].append(picture_errors(mean, truth, hidden))
-        first += len(video)
     return [_joined(part) for part in parts]
+
+
+def _numbered(videos: Sequence[Tensor], first: int = 0) -> Iterator[tuple[int, Tensor]]:
+    """Batches, each with the number of its first clip."""
+    for video in videos:
+        yield first, video
+        first += len(video)
 
 
 def _joined(parts: Sequence[PictureErrors]) -> PictureErrors:
