@@ -82,7 +82,7 @@ def load_lpips(device: str | torch.device = "cpu") -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers do not depend on being measured
         network = _NoTrainLpips(net="alex", pnet_rand=True)  # AlexNet at random; torchmetrics carries the heads
     load_strict(network.net, backbone, f"{ALEXNET_FILE.package}/{ALEXNET_FILE.path}")
-    network.net = _Remembering(network.net)
+    network.net = _Remembering(network.net)  # type: ignore[assignment]
     return network.to(device)
 
 

@@ -36,6 +36,7 @@ class CompareConfig:
     rollout_samples     drawings of each long clip.
     hidden_clips        videos with a bar in every scene, among which those are found that show permanence.
     surprise_step, surprise_samples   clip frames between windows, and samples an arm is surprised with.
+    surprise_pixels     judge A and D by their pictures too, and not in their own latents alone; it takes as long as B.
     real_pairs          a table of possible and impossible real videos, as `jepa surprise` reads; empty: none.
     steps               sampling steps, to see how quality depends on them.
     films               clips shown by their place in the test set, beside best, median and worst.
@@ -68,6 +69,7 @@ class CompareConfig:
     hidden_clips: int = 4000
     surprise_step: int = 4
     surprise_samples: int = 2
+    surprise_pixels: bool = False
     real_pairs: str = ""
     steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     films: int = 4

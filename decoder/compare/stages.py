@@ -180,7 +180,7 @@ STAGES = {
     "physics": Measurement("Object permanence and interaction", measure_physics,
                            ("plus", "clips", "samples", "hidden_clips")),
     "surprise": Measurement("Surprise: possible against impossible", measure_surprise,
-                            ("plus", "surprise_step", "surprise_samples", "real_pairs")),
+                            ("plus", "surprise_step", "surprise_samples", "surprise_pixels", "real_pairs")),
     "cost": Measurement("Cost, and quality by sampling steps", measure_cost, ("plus", "clips", "steps")),
     "films": Measurement("Films", films, ("plus", "clips", "films")),
 }  # fmt: skip

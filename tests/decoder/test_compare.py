@@ -25,6 +25,7 @@ from decoder.budget import decoder_operations, pixels_operations, pretrain_opera
 from decoder.compare import job
 from decoder.compare.plan import CompareConfig, Trained, trained
 from decoder.latents import LatentSource
+from decoder.metric_weights import missing_weights
 from decoder.train import build_decoder
 from decoder.train_opponents import build_pixels
 from jepa import JEPA, ConfigError
@@ -248,20 +249,76 @@ def test_what_cannot_be_meant_is_named(words: str, message: str, tmp_path: Path)
     assert not (tmp_path / "c").exists()
 
 
+TRIED = ["budget=0.004", "clips=12", "samples=2", "rollout_clips=8", "rollout_lengths=2", "rollout_samples=2",
+         "steps=[1]", "films=1", "points=2", "progress=false", "probe_clips=60", "surprise_pixels=true"]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_the_whole_job(tmp_path: Path) -> None:
-    words = [f"out={tmp_path}/c", "budget=0.004", "clips=12", "samples=2", "distance_clips=0", "rollout_clips=8",
-             "rollout_lengths=2", "steps=[1]", "films=1", "points=2", "progress=false", "probe_clips=60"]  # fmt: skip
+    words = [f"out={tmp_path}/c", "distance_clips=64", *TRIED]
     config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", words)
     report = job.compare(config)
     metrics = json.loads((tmp_path / "c" / "metrics.json").read_text())
     drawn = {"jepa", "futures", "pixels", "pixels_plus", "copy", "extrapolate", "mean", "target"}
+    controls = {"pixels-copy", "pixels_plus-copy"}
     assert metrics["pictures"]["same"] == {"connect": "loop"}, "four tubelets leave one mask for both"
     for task in set(config.tasks) - {"connect"}:
-        assert metrics["pictures"]["tasks"][task].keys() == drawn
-    assert {"jepa", "masked_pixels", "random", "pixels"} == metrics["representation"]["labels"]["motion"].keys()
-    assert metrics["surprise"]["rows"].keys() >= {"jepa", "futures", "pixels", "masked_pixels", "random_0", "copy"}
+        rows = metrics["pictures"]["tasks"][task]
+        assert {name for name in rows if "-" not in name} == drawn
+        assert {name for name in rows if "-" in name} == {f"jepa-{arm}" for arm in drawn - {"jepa"}} | controls
+        assert rows["jepa-pixels"]["psnr"].keys() == {"value", "ci95", "n"}
+    labels, steps = (metrics["representation"][key]["motion"] for key in ("labels", "steps"))
+    others = {f"jepa-{arm}" for arm in ("masked_pixels", "random", "pixels")}
+    assert {"jepa", "masked_pixels", "random", "pixels", *others} == labels.keys() == steps.keys()
+    for name in others:
+        assert [row["step"] for row in steps[name]] == [row["step"] for row in steps["jepa"]]
+        assert labels[name].keys() == labels["jepa"].keys()
+        other = labels[name.removeprefix("jepa-")]["1"]["accuracy"]
+        assert labels[name]["1"]["value"] == pytest.approx(labels["jepa"]["1"]["accuracy"] - other)
+    judged = metrics["surprise"]["rows"]
+    assert judged.keys() >= {"jepa", "futures", "pixels", "masked_pixels", "random_0", "copy", "jepa_pixels", *controls}
+    both = judged["jepa-pixels"]["mean"]["all"]["all"]
+    apart = [judged[arm]["mean"]["all"]["all"]["accuracy"] for arm in ("jepa", "pixels")]
+    assert both["value"] == pytest.approx(apart[0] - apart[1]) and both["n"] == metrics["surprise"]["pairs"]
+    distance = metrics["distance"]
+    if not missing_weights():
+        half = distance["clips"]  # of 24 test clips, far fewer than were asked for
+        assert half == 12 and all(row.get("n_truth", half) == half for row in distance["rows"].values())
+        assert distance["rows"]["jepa-pixels"]["fvd"]["n"] == half
+        assert [part["first"] for part in distance["horizons"]] == [4, 8]
+        assert distance["horizons"][0]["rows"].keys() >= {"truth", "jepa", "pixels", "copy", "jepa-pixels"}
+    cost = metrics["cost"]["rows"]
+    assert cost["pixels"]["training_operations"] == pytest.approx(cost["jepa"]["training_operations"], rel=0.02)
+    assert cost["masked_pixels"]["parameters"] < cost["jepa"]["parameters"] < cost["futures"]["parameters"]
     rollouts = metrics["rollout"]["rows"]
+    first = lambda key: rollouts["pixels"][key][0]["value"]
+    assert first("best_psnr") >= first("psnr") and first("best_error") <= first("error")
+    assert rollouts["jepa-pixels"]["error"][-1]["n"] == 8 and "squared_error" not in rollouts["jepa"]
     assert rollouts["truth"]["error"][-1]["value"] < 0.5 < rollouts["copy"]["error"][-1]["value"]
     assert metrics["physics"]["detector"]["main"]["mean"] < 0.5
     assert report.is_file() and len(list((tmp_path / "c" / "seed0" / "measured" / "films").glob("*.mp4"))) == 4
+
+
+@pytest.mark.slow
+def test_a_whole_sweep(tmp_path: Path) -> None:
+    words = [
+        f"out={tmp_path}/c",
+        "distance_clips=0",
+        "sweep=detail",
+        "detail=[0.0,1.0]",
+        *TRIED,
+        "surprise_pixels=false",
+    ]
+    config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", words)
+    report = job.compare(config)
+    assert report == tmp_path / "c" / "detail" / "report.html" and report.is_file()
+    metrics = json.loads((report.parent / "metrics.json").read_text())
+    for row in metrics["detail"]:
+        assert row["rollout"]["rows"].keys() >= {"jepa", "pixels", "jepa-pixels"}
+        assert row["physics"]["detector"]["main"]["mean"] < 0.5
+        worlds = json.loads((report.parent / f"{row['detail']:g}" / "worlds" / "world.json").read_text())
+        assert worlds["detail"] == row["detail"]
+    trained = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("last.ckpt")}
+    assert len(trained) == 12
+    job.compare(replace(config, only="evaluate"))
+    assert {file: file.stat().st_mtime_ns for file in trained} == trained
