@@ -11,18 +11,21 @@
 5. A sweep trains each setting in a folder of its own, uses a plain run that has one already, changes nothing of it, and
    trains nothing twice.
 6. B's operations, counted on B, are those of the decoder.
-7. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
+7. Distances are taken between halves of what clips there are; of several samples the mean and the best are kept.
+8. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
 """
 
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from data.worlds import WorldConfig
 from decoder.budget import decoder_operations, pixels_operations, pretrain_operations
-from decoder.compare import job
+from decoder.compare import job, physics, stages
 from decoder.compare.plan import CompareConfig, Trained, trained
 from decoder.latents import LatentSource
 from decoder.metric_weights import missing_weights
@@ -247,6 +250,25 @@ def test_what_cannot_be_meant_is_named(words: str, message: str, tmp_path: Path)
     with pytest.raises(ConfigError, match=message):
         job.compare(config)
     assert not (tmp_path / "c").exists()
+
+
+def test_sets_of_clips_are_halves_of_what_there_is() -> None:
+    clips = torch.arange(900)
+    for most, count in ((1024, 450), (300, 300), (3, 3)):
+        drawn, others = stages._halves(clips, most) or (clips, clips)
+        assert len(drawn) == len(others) == count and not set(drawn.tolist()) & set(others.tolist())
+    assert stages._halves(clips[:5], 1024) is None and stages._halves(clips[:6], 1024) is not None
+
+
+def test_of_several_samples_the_mean_and_the_best_are_kept() -> None:
+    nan = float("nan")
+    samples = [{"error": np.array([1.0, nan, nan]), "found": np.array([1.0, 0.0, 0.0])},
+               {"error": np.array([3.0, 2.0, nan]), "found": np.array([1.0, 1.0, 0.0])}]  # fmt: skip
+    row = physics._over_samples(samples)
+    assert row.keys() == {"error", "best_error", "found", "best_found"}
+    wanted = {"error": [2, 2, nan], "best_error": [1, 2, nan], "found": [1, 0.5, 0], "best_found": [1, 1, 0]}
+    assert all(np.array_equal(row[key], values, equal_nan=True) for key, values in wanted.items())
+    assert physics._over_samples(samples[:1]).keys() == {"error", "found"}
 
 
 TRIED = ["budget=0.004", "clips=12", "samples=2", "rollout_clips=8", "rollout_lengths=2", "rollout_samples=2",

@@ -74,7 +74,11 @@ class Constant(PixelsOnly):
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, arm: PixelsOnly, config: SurpriseConfig) -> dict:
-    monkeypatch.setattr(surprise_run, "load_arm", lambda path, **options: arm)
+    def load(path: str, *, jepa: str, steps: int, device: torch.device) -> PixelsOnly:
+        arm.steps = steps
+        return arm
+
+    monkeypatch.setattr(surprise_run, "load_arm", load)
     return surprise(config)
 
 
@@ -102,7 +106,9 @@ def test_who_knows_is_always_right_and_who_says_the_same_half(
     )
     shown = capsys.readouterr().out
     assert "oracle" in shown and "vanish" in shown and "behind" in shown
-    constant = asked(monkeypatch, Constant("constant", 2, 8), settings(table, tmp_path, baselines=False))
+    arm = Constant("constant", 2, 8)
+    constant = asked(monkeypatch, arm, settings(table, tmp_path, baselines=False, samples=3, steps=5))
+    assert (arm.surprise_samples, arm.steps) == (3, 5)
     found = constant["constant"]["mean"]["all"]["all"]
     assert list(constant) == ["constant"] and (found.accuracy, found.ties) == (0.5, 12)
 
