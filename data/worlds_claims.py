@@ -63,11 +63,16 @@ class Hits:
 
 @dataclass(frozen=True)
 class Interaction:
-    """Means over the hits of each clip (N,); NaN where there is no hit, or none whose object is found."""
+    """Means over the hits of each clip (N,); NaN where there is no hit, and but for `error` where no object is found.
+
+    Who loses an object is charged as who leaves it standing still, and nobody is charged more: an error is at most the
+    true speed. Losing an object after a contact so never makes `error` smaller; `found` tells how often it happened,
+    `angle` and `response` what is drawn where it did not.
+    """
 
     hits: np.ndarray  # number of hits, never NaN
     found: np.ndarray  # share of them after which the object is found, so that its velocity is known
-    error: np.ndarray  # px per frame, length of the difference between the velocity and the true one
+    error: np.ndarray  # px per frame, difference of the velocities; the true speed where not found, and at most
     angle: np.ndarray  # degrees between the two, 0..180
     response: np.ndarray  # change of velocity along the true one: 1 as in truth, 0 as if nothing had been hit
 
@@ -161,7 +166,7 @@ def interaction(tracks: Tracks, scene: Scene, seen: int, objects: Sequence[int] 
         cosine = (velocity * h.after).sum(1) / np.linalg.norm(velocity, axis=1) / np.linalg.norm(h.after, axis=1)
     values = {
         "found": (~np.isnan(velocity[:, 0])).astype(float),
-        "error": np.linalg.norm(velocity - h.after, axis=1),
+        "error": np.fmin(np.linalg.norm(velocity - h.after, axis=1), np.linalg.norm(h.after, axis=1)),
         "angle": np.degrees(np.arccos(np.clip(cosine, -1, 1))),
         "response": ((velocity - h.before) * change).sum(1) / (change**2).sum(1),
     }

@@ -12,9 +12,10 @@ from decoder.flow import FlowConfig
 from decoder.futures import Futures, FuturesConfig
 from decoder.latents import LatentSource
 from decoder.train import DecoderTrainConfig, LatentTrainConfig, build_decoder
+from decoder.train_opponents import PixelTrainConfig, build_pixels
 from jepa.grid import Grid
 from jepa.jepa import JEPA
-from jepa.masks import Mask, sample_mask
+from jepa.masks import Mask, sample_mask, task_mask
 from jepa.train import PretrainConfig
 
 CLIPS = 2  # that a step is counted on
@@ -52,6 +53,15 @@ def decoder_operations(config: DecoderTrainConfig, pretrained: PretrainConfig) -
     latents = torch.zeros(CLIPS, grid.num_tokens, source.dim)
     step = step_operations(lambda: decoder.loss(video, latents, grid, FlowConfig()).loss)
     return step / CLIPS * _batch(config, pretrained) * config.trainer.max_steps
+
+
+def pixels_operations(config: PixelTrainConfig) -> float:
+    """Operations of the denoiser in a whole training of the pixel model, counted on that model."""
+    model, size = build_pixels(config), frame_size(config.data.size)
+    video = torch.randn(CLIPS, model.config.dit.in_channels, config.data.num_frames, *size)
+    mask = task_mask("forward", model.grid(video), CLIPS)
+    step = step_operations(lambda: model.loss(video, mask, FlowConfig()).loss)
+    return step / CLIPS * config.data.batch_size * config.trainer.max_steps
 
 
 def futures_operations(config: LatentTrainConfig, pretrained: PretrainConfig) -> float:

@@ -1,7 +1,5 @@
 """What every arm costs, counted by torch and not by hand: floating-point operations, parameters, seconds, memory."""
 
-import resource
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from decoder.arms import Arm
-from decoder.evaluate import clip_seeds
+from decoder.evaluate import clip_seeds, clock
 
 
 def operations(call: Callable[[], object]) -> int:
@@ -26,20 +24,24 @@ def step_operations(loss: Callable[[], Tensor]) -> int:
 
 
 def drawing_cost(arm: Arm, video: Tensor, task: str = "forward") -> dict[str, Any]:
-    """{"operations", "seconds", "steps"} of drawing one clip, measured on a batch (B, C, T, H, W)."""
+    """{"operations", "seconds", "steps", "peak_bytes"} of drawing: the first two a clip, measured on a batch
+    (B, C, T, H, W); the last what the batch adds to the memory in use."""
     mask = arm.task_mask(task, video)
     draw = lambda: arm.draw(video, mask, clip_seeds(0, len(video)))
     draw()  # the first call is slower than those that follow
-    begun = time.perf_counter()
+    begun = clock(video.device)
     draw()
-    if video.is_cuda:
-        torch.cuda.synchronize()
-    seconds = time.perf_counter() - begun
-    return {"operations": operations(draw) / len(video), "seconds": seconds / len(video), "steps": arm.steps}
+    seconds = clock(video.device) - begun
+    return {"operations": operations(draw) / len(video), "seconds": seconds / len(video), "steps": arm.steps,
+            "peak_bytes": peak_memory(draw, video.device)}  # fmt: skip
 
 
-def peak_memory() -> int:
-    """Bytes: the most this process has held so far, on the GPU where there is one."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def peak_memory(call: Callable[[], object], device: torch.device) -> int | None:
+    """Bytes by which a call raises the memory in use on a GPU at its peak; None elsewhere, where the peak of a process
+    is that of all it has ever done."""
+    if device.type != "cuda":
+        return None
+    before = torch.cuda.memory_allocated(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    call()
+    return torch.cuda.max_memory_allocated(device) - before

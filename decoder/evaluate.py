@@ -4,10 +4,11 @@ Notable:
 - An arm that samples is scored three ways: the mean over its samples, the best of them (so that a model which covers
   several futures is not punished for sampling), and the mean picture (which a squared error always prefers).
 - Seeds belong to clips, not to batches: another batch size gives the same numbers.
+- Every two arms that are compared have a row of their own, of their difference on the same clips (`estimates.table`).
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from decoder.arms import Arm
-from decoder.estimates import decibels, estimate, gap
+from decoder.estimates import decibels, estimate, table
 from decoder.perceptual import PictureErrors, picture_errors
 
 
@@ -34,20 +35,17 @@ def pictures(
 ) -> dict[str, Any]:
     """{arm: {"psnr", "best_psnr", "mean_picture_psnr", "ssim", "lpips", "best_lpips", "by_frame": {...}}}, each an
     `Estimate` (by frame, a list of them); arms that do not sample have no best and no mean picture. `videos` are
-    batches (B, C, T, H, W).
-
-    Beside an arm called `pixels` every other has "psnr_over_pixels" too: the difference in dB, paired by clip.
+    batches (B, C, T, H, W). Rows "jepa-pixels" and the like are differences, and have no `by_frame`.
     """
-    rows, errors = {}, {}
-    for arm in arms:
-        count = samples if arm.samples_differ else 1
-        found = measured(arm, videos, task, context, count, lpips)
-        rows[arm.name] = _row(found[:count])
-        errors[arm.name] = np.mean([part.squared_error.mean(1) for part in found[:count]], axis=0)  # (clips,)
-        if count > 1:
-            rows[arm.name]["mean_picture_psnr"] = estimate(found[-1].squared_error.mean(1), decibels)
-    for name in rows.keys() - {"pixels"} if "pixels" in rows else ():
-        rows[name]["psnr_over_pixels"] = gap(errors[name], errors["pixels"], decibels)
+    parts: dict[str, list[list[PictureErrors]]] = {arm.name: [] for arm in arms}
+    for first, video in _numbered(videos):  # all arms in turn: what `lpips` makes of the truth is then computed once
+        for arm in arms:
+            count = samples if arm.samples_differ else 1
+            parts[arm.name].append(measured(arm, [video], task, context, count, lpips, first))
+    found = {name: [_joined(sample) for sample in zip(*each, strict=True)] for name, each in parts.items()}
+    rows: dict[str, Any] = table({name: _by_clip(errors) for name, errors in found.items()})
+    for name, errors in found.items():
+        rows[name]["by_frame"] = _by_frame(errors)
     return rows
 
 
@@ -58,22 +56,31 @@ def measured(
     context: int | None = None,
     samples: int = 1,
     lpips: nn.Module | None = None,
+    first: int = 0,
 ) -> list[PictureErrors]:
-    """Errors (clips, hidden frames) of every sample, and last, of several, of their mean picture (without LPIPS)."""
+    """Errors (clips, hidden frames) of every sample, and last, of several, of their mean picture (without LPIPS).
+
+    `first` is the number of the first clip, to which its seeds belong.
+    """
     parts: list[list[PictureErrors]] = [[] for _ in range(samples + (samples > 1))]
-    first = 0
-    for video in videos:
+    for number, video in _numbered(videos, first):
         mask = arm.task_mask(task, video, context)
         truth, hidden = arm.to_unit(video).clamp(0, 1), arm.hidden(video, mask)[0, 0]
         mean = torch.zeros_like(truth)
         for sample in range(samples):
-            drawn = arm.draw(video, mask, clip_seeds(first, len(video), sample))
+            drawn = arm.draw(video, mask, clip_seeds(number, len(video), sample))
             parts[sample].append(picture_errors(drawn, truth, hidden, lpips))
             mean += drawn / samples
         if samples > 1:
             parts[samples].append(picture_errors(mean, truth, hidden))
-        first += len(video)
     return [_joined(part) for part in parts]
+
+
+def _numbered(videos: Sequence[Tensor], first: int = 0) -> Iterator[tuple[int, Tensor]]:
+    """Batches, each with the number of its first clip."""
+    for video in videos:
+        yield first, video
+        first += len(video)
 
 
 def _joined(parts: Sequence[PictureErrors]) -> PictureErrors:
@@ -82,27 +89,37 @@ def _joined(parts: Sequence[PictureErrors]) -> PictureErrors:
     return PictureErrors(parts[0].frames, join("squared_error"), join("ssim"), lpips)
 
 
-def _row(samples: Sequence[PictureErrors]) -> dict[str, Any]:
-    error = np.stack([sample.squared_error for sample in samples])  # (samples, clips, frames)
-    ssim = np.stack([sample.ssim for sample in samples])
-    row: dict[str, Any] = {
-        "psnr": estimate(error.mean((0, 2)), decibels),
-        "ssim": estimate(ssim.mean((0, 2))),
-        "by_frame": {
-            "psnr": [estimate(frame, decibels) for frame in error.mean(0).T],
-            "ssim": [estimate(frame) for frame in ssim.mean(0).T],
-        },
-    }
-    if len(samples) > 1:
-        row["best_psnr"] = estimate(error.mean(2).min(0), decibels)
-        row["best_ssim"] = estimate(ssim.mean(2).max(0))
+def _by_clip(parts: Sequence[PictureErrors]) -> dict[str, np.ndarray]:
+    """{measure: values (clips,)} of what `measured` gives, as `estimates.table` takes them."""
+    samples = parts[: len(parts) - 1] or parts
+    stack = lambda key: np.stack([getattr(sample, key).mean(1) for sample in samples])  # (samples, clips)
+    error, ssim = stack("squared_error"), stack("ssim")
+    values = {"psnr": error.mean(0), "ssim": ssim.mean(0)}
+    best = {"best_psnr": error.min(0), "best_ssim": ssim.max(0)}
     if samples[0].lpips is not None:
-        lpips = np.stack([np.asarray(sample.lpips) for sample in samples])
-        row["lpips"] = estimate(lpips.mean((0, 2)))
-        row["by_frame"]["lpips"] = [estimate(frame) for frame in lpips.mean(0).T]
-        if len(samples) > 1:
-            row["best_lpips"] = estimate(lpips.mean(2).min(0))
-    return row
+        lpips = stack("lpips")
+        values["lpips"], best["best_lpips"] = lpips.mean(0), lpips.min(0)
+    if len(samples) == 1:
+        return values
+    return values | best | {"mean_picture_psnr": parts[-1].squared_error.mean(1)}
+
+
+def _by_frame(parts: Sequence[PictureErrors]) -> dict[str, list[Any]]:
+    """{measure: an `Estimate` for every hidden frame} of the mean over samples."""
+    samples = parts[: len(parts) - 1] or parts
+    mean = lambda key: np.mean([getattr(sample, key) for sample in samples], axis=0)  # (clips, frames)
+    frames = {"psnr": [estimate(frame, decibels) for frame in mean("squared_error").T],
+              "ssim": [estimate(frame) for frame in mean("ssim").T]}  # fmt: skip
+    if samples[0].lpips is not None:
+        frames["lpips"] = [estimate(frame) for frame in mean("lpips").T]
+    return frames
+
+
+def clock(device: torch.device) -> float:
+    """Seconds on a clock, read when the device has done everything that it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def sampling_steps(
@@ -114,14 +131,14 @@ def sampling_steps(
     for count in steps:
         for arm in arms:
             before, arm.steps = arm.steps, count
-            begun = time.perf_counter()
+            begun = clock(videos[0].device)
             for video in videos:
                 arm.draw(video, arm.task_mask(task, video), clip_seeds(0, len(video)))
-            seconds = time.perf_counter() - begun
-            row = _row(measured(arm, videos, task, None, 1, lpips))
+            seconds = clock(videos[0].device) - begun
+            row = table({arm.name: _by_clip(measured(arm, videos, task, None, 1, lpips))})[arm.name]
             arm.steps = before
             point: dict[str, Any] = {"steps": count, "seconds_per_clip": seconds / clips}
-            curves[arm.name].append(point | {key: row[key] for key in ("psnr", "ssim", "lpips") if key in row})
+            curves[arm.name].append(point | row)
     return curves
 
 

@@ -15,6 +15,7 @@ Notable:
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -81,7 +82,24 @@ def load_lpips(device: str | torch.device = "cpu") -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # the caller's random numbers do not depend on being measured
         network = _NoTrainLpips(net="alex", pnet_rand=True)  # AlexNet at random; torchmetrics carries the heads
     load_strict(network.net, backbone, f"{ALEXNET_FILE.package}/{ALEXNET_FILE.path}")
+    network.net = _Remembering(network.net)  # type: ignore[assignment]
     return network.to(device)
+
+
+class _Remembering(nn.Module):
+    """A network and its answers to the last two batches: the truth comes again with every drawing of it."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network, self.known = network, list[tuple[Tensor, Any]]()
+
+    def forward(self, x: Tensor) -> Any:
+        for place, (asked, answer) in enumerate(self.known):
+            if asked.shape == x.shape and asked.device == x.device and torch.equal(asked, x):
+                self.known.append(self.known.pop(place))
+                return answer
+        self.known = [*self.known[-1:], (x, self.network(x))]
+        return self.known[-1][1]
 
 
 def _lpips(a: Tensor, b: Tensor, network: nn.Module) -> Tensor:

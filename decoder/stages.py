@@ -22,6 +22,8 @@ from jepa.files import write_text
 from jepa.resuming import SAME_CLIPS
 from jepa.weights import read_json
 
+PLAN = "plan.json"  # in a job's folder: the settings of its stages
+
 # Settings that may change between two starts of a job.
 IRRELEVANT = ("*.resume", "*.progress", "*.stop_sick", *(f"*.{key}" for key in SAME_CLIPS))
 
@@ -112,7 +114,7 @@ def claim(out: Path, stages: list[Stage]) -> None:
 
     Stages that it does not name yet are added.
     """
-    file = out / "plan.json"
+    file = out / PLAN
     wanted = json.loads(json.dumps({stage.name: asdict(stage.config) for stage in stages}))
     before = read_json(file) if file.is_file() else {}
     before |= {stage.name: _filled(stage.config, before[stage.name]) for stage in stages if stage.name in before}

@@ -15,6 +15,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
@@ -37,7 +38,8 @@ from jepa.surprise import (
     Surprised,
     accuracy_table,
     context_tubelets,
-    surprise_curve,
+    outcome_table,
+    surprise_curves,
     video_scores,
     window_frames,
 )
@@ -58,6 +60,8 @@ class SurpriseConfig:
     jepa        the JEPA whose latents the checkpoint samples, where it is of that kind.
     context     tubelets of a window that the model sees; null: half.
     step        clip frames from one window to the next; null: one tubelet.
+    samples     drawings, of which the nearest counts, where a model draws at random.
+    steps       sampling steps of a drawing.
     score       which one is printed: mean, max or event; all three are written.
     baselines   judge copying and extrapolating pixels too.
     """
@@ -69,6 +73,8 @@ class SurpriseConfig:
     jepa: str = ""
     context: int | None = None
     step: int | None = None
+    samples: int = 4
+    steps: int = 8
     num_frames: int | None = None
     stride: int | None = None
     fps: float | None = None
@@ -76,7 +82,6 @@ class SurpriseConfig:
     score: str = "mean"
     baselines: bool = True
     batch_size: int = 32
-    seed: int = 0
     device: str = "auto"
     progress: bool = True
 
@@ -114,20 +119,21 @@ def surprise(config: SurpriseConfig) -> dict[str, Table]:
     Raises ConfigError, DataError (a table or video that cannot be used) and CheckpointError.
     """
     choose("score", config.score, SCORES)
-    for key in ("batch_size", "step"):
+    for key in ("batch_size", "step", "samples", "steps"):
         value = getattr(config, key)
         if value is not None and value < 1:
             raise ConfigError(f"{key} is {getattr(config, key)}: give at least 1")
     pairs = read_pairs(config.videos, config.root)
     clip = _clip_settings(config)
     device = pick_device(config.device)
-    arm = load_arm(config.checkpoint, jepa=config.jepa, device=device)
+    arm = load_arm(config.checkpoint, jepa=config.jepa, steps=config.steps, device=device)
+    arm.surprise_samples = config.samples
     models: list[Surprised] = [arm]
     if config.baselines:
         pixels = PixelsOnly("pixels", arm.tubelet_size, arm.patch_size)
         models += [CopyArm("copy", pixels), ExtrapolateArm("extrapolate", pixels)]
     scores = judge_pairs(models, pairs, clip, config, device)
-    results = accuracy_tables(pairs, scores)
+    results = {name: accuracy_table(found) for name, found in outcome_tables(pairs, scores).items()}
     out = Path(config.out) if config.out else Path(config.checkpoint).parent / "surprise"
     _write(out, config, clip, pairs, scores, results)
     print(accuracy_lines(results, config.score))
@@ -140,21 +146,41 @@ def judge_pairs(
 ) -> dict[str, list[tuple[Scores, Scores]]]:  # fmt: skip
     """{model: [(possible, impossible), ...]}, pair by pair, in windows as `clip`, context and step as `config` say."""
     transform = ClipTransform(list(frame_size(clip.size)))
-    scores: dict[str, list[tuple[Scores, Scores]]] = {model.name: [] for model in models}
-    for pair in tqdm(pairs, desc="surprise", unit="pair", disable=not config.progress):
-        possible, impossible = (_judge(row, models, transform, clip, config, device) for row in pair)
-        for name, found in scores.items():
-            found.append((possible[name], impossible[name]))
-    return scores
+    tubelet = models[0].tubelet_size
+    context = context_tubelets(clip.num_frames, tubelet, config.context)
+    found: dict[str, list[Scores]] = {model.name: [] for model in models}
+    rows = [row for pair in pairs for row in pair]
+    together: list[tuple[VideoRow, Tensor, np.ndarray]] = []  # videos that fill a batch: windows of one may be few
+    for row in tqdm(rows, desc="surprise", unit="video", disable=not config.progress):
+        together.append((row, *_read(row, transform, clip, config.step or tubelet, device)))
+        if row is not rows[-1] and sum(len(windows) for _, _, windows in together) < config.batch_size:
+            continue
+        _, videos, windows = zip(*together, strict=True)
+        for model in models:
+            curves = surprise_curves(model, videos, windows, context, config.batch_size)
+            found[model.name] += [video_scores(curve, places, context * tubelet, judged.evidence)
+                                  for curve, (judged, _, places) in zip(curves, together, strict=True)]  # fmt: skip
+        together = []
+    return {name: list(zip(scores[::2], scores[1::2], strict=True)) for name, scores in found.items()}
 
 
-def accuracy_tables(
+def _read(
+    row: VideoRow, transform: ClipTransform, clip: DataConfig, step: int, device: torch.device
+) -> tuple[Tensor, np.ndarray]:
+    """A video (C, T, H, W), and its windows (windows, num_frames), `step` clip frames apart."""
+    source = open_video(row.path)
+    stride = clip_step(None if clip.fps else clip.stride, clip.fps, source.fps)
+    windows = window_frames(len(source), clip.num_frames, stride, max(1, round(step * stride)))
+    return transform(source.frames(range(len(source)))).to(device), windows
+
+
+def outcome_tables(
     pairs: Sequence[tuple[VideoRow, VideoRow]], scores: Mapping[str, Sequence[tuple[Scores, Scores]]]
-) -> dict[str, Table]:
-    """results[model][score][concept][condition]."""
+) -> dict[str, dict[str, dict[str, dict[str, np.ndarray]]]]:
+    """outcomes[model][score][concept][condition], pair by pair; the pairs are the same for every model."""
     groups, twins = [(possible.concept, possible.condition) for possible, _ in pairs], twin_places(pairs)
     return {
-        name: accuracy_table(groups, [possible for possible, _ in both], [impossible for _, impossible in both], twins)
+        name: outcome_table(groups, [possible for possible, _ in both], [impossible for _, impossible in both], twins)
         for name, both in scores.items()
     }
 
@@ -231,25 +257,6 @@ def _clip_settings(config: SurpriseConfig) -> DataConfig:
             "give num_frames, size and stride (or fps)"
         )
     return data_settings(config.checkpoint, chosen)
-
-
-def _judge(
-    row: VideoRow, models: Sequence[Surprised], transform: ClipTransform, clip: DataConfig,
-    config: SurpriseConfig, device: torch.device,
-) -> dict[str, Scores]:  # fmt: skip
-    """Scores of one video by every model, all on the same windows."""
-    source = open_video(row.path)
-    stride = clip_step(None if clip.fps else clip.stride, clip.fps, source.fps)
-    tubelet = models[0].tubelet_size
-    step = max(1, round((config.step or tubelet) * stride))
-    windows = window_frames(len(source), clip.num_frames, stride, step)
-    context = context_tubelets(clip.num_frames, tubelet, config.context)
-    video = transform(source.frames(range(len(source)))).to(device)  # (C, T, h, w)
-    scores = {}
-    for model in models:
-        curve = surprise_curve(model, video, windows, context, config.batch_size, config.seed)
-        scores[model.name] = video_scores(curve, windows, context * tubelet, row.evidence)
-    return scores
 
 
 def accuracy_lines(results: dict[str, Table], score: str = "mean") -> str:

@@ -20,11 +20,12 @@ Notable:
 
 import math
 from collections.abc import Mapping
-from typing import TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 from torch import Tensor
 
+from decoder.estimates import pairs
 from jepa.errors import ConfigError
 
 
@@ -69,30 +70,49 @@ def kernel_distance(a: Tensor | np.ndarray, b: Tensor | np.ndarray, paired: bool
 
 def distance_table(
     truth: Tensor | np.ndarray, arms: Mapping[str, Tensor | np.ndarray], groups: int = 200
-) -> dict[str, Distances]:
-    """Both distances of every arm from the truth; features are (n, d), one row for each clip.
+) -> dict[str, Any]:
+    """{arm: `Distances`}: both distances of every arm from the truth; features are (n, d), one row for each clip.
 
     Clips are left out in turn, in at most `groups` groups; for fewer than 3 clips or groups the intervals are NaN.
     Where an arm has as many clips as the truth, they are taken as pairs. Errors as for `frechet`.
+
+    Rows FIRST-SECOND, of the arms that `estimates.pairs` names and that have as many clips, are differences, each with
+    its own "n"; their intervals leave the same clips out of the truth and of both.
     """
-    table: dict[str, Distances] = {}
+    table: dict[str, Any] = {}
+    left_out: dict[str, list[np.ndarray]] = {}
     for name, features in arms.items():
         a, b = _matched(truth, features)
-        fvd_error, kvd_error = 1.96 * _standard_errors(a, b, groups)
-        fvd, kvd = frechet(a, b), kernel_distance(a, b, paired=len(a) == len(b))
-        table[name] = {
-            "fvd": {"value": fvd, "ci95": [float(fvd - fvd_error), float(fvd + fvd_error)]},
-            "kvd": {"value": kvd, "ci95": [float(kvd - kvd_error), float(kvd + kvd_error)]},
-            "n": len(b),
-            "n_truth": len(a),
-        }
+        value = np.array([frechet(a, b), kernel_distance(a, b, paired=len(a) == len(b))])
+        left_out[name] = _left_out(a, b, groups)
+        table[name] = _row(value, left_out[name]) | {"n": len(b), "n_truth": len(a)}
+    for first, second in pairs(arms):
+        a, b = table[first], table[second]
+        if a["n"] == b["n"]:
+            value = np.array([a[key]["value"] - b[key]["value"] for key in ("fvd", "kvd")])
+            both = [x - y for x, y in zip(left_out[first], left_out[second], strict=True)]
+            table[f"{first}-{second}"] = {key: found | {"n": a["n"]} for key, found in _row(value, both).items()}
     return table
 
 
-def _standard_errors(a: np.ndarray, b: np.ndarray, groups: int) -> np.ndarray:
-    """(2,) of the Fréchet and the kernel distance, by the jackknife over groups of clips (Efron and Stein, 1981)."""
+def _row(value: np.ndarray, left_out: list[np.ndarray]) -> dict[str, Any]:
+    """{"fvd", "kvd"} from both values (2,) and what they are without each group, set by set."""
+    error = 1.96 * np.sqrt(sum((_variance(values) for values in left_out), np.zeros(2)))
+    low, high = value - error, value + error
+    return {
+        key: {"value": float(value[i]), "ci95": [float(low[i]), float(high[i])]} for i, key in enumerate(("fvd", "kvd"))
+    }
+
+
+def _variance(values: np.ndarray) -> np.ndarray:
+    """(2,) by the jackknife (Efron and Stein, 1981), from the values (groups, 2) without each group."""
+    return (len(values) - 1) * values.var(axis=0)
+
+
+def _left_out(a: np.ndarray, b: np.ndarray, groups: int) -> list[np.ndarray]:
+    """(groups, 2) the Fréchet and the kernel distance without each group of clips: of pairs, or of either set."""
     if min(groups, len(a), len(b)) < 3:
-        return np.full(2, np.nan)
+        return [np.full((1, 2), np.nan)]
     kernels, paired = _kernels(a, b), len(a) == len(b)
 
     def without(left_a: np.ndarray, left_b: np.ndarray) -> tuple[float, float]:
@@ -105,15 +125,8 @@ def _standard_errors(a: np.ndarray, b: np.ndarray, groups: int) -> np.ndarray:
     none = np.empty(0, dtype=int)
     turns_a, turns_b = (np.array_split(np.arange(len(x)), min(groups, len(x))) for x in (a, b))
     if paired:
-        return _jackknife([without(turn, turn) for turn in turns_a])
-    return np.hypot(
-        _jackknife([without(turn, none) for turn in turns_a]), _jackknife([without(none, t) for t in turns_b])
-    )
-
-
-def _jackknife(values: list[tuple[float, float]]) -> np.ndarray:
-    """(2,) standard errors from the values without each group."""
-    return np.sqrt((len(values) - 1) * np.var(values, axis=0))
+        return [np.array([without(turn, turn) for turn in turns_a])]
+    return [np.array([without(turn, none) for turn in turns_a]), np.array([without(none, turn) for turn in turns_b])]
 
 
 def _frechet(mean_a: np.ndarray, root_a: np.ndarray, mean_b: np.ndarray, root_b: np.ndarray) -> float:

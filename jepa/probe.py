@@ -71,12 +71,17 @@ def run_probe(
     kind: str, train: Features, y: np.ndarray, test: Features, y_test: np.ndarray, seed: int = 0
 ) -> ProbeResult:
     """Fit a probe of `kind` on (train, y) and score it on (test, y_test); labels are integers."""
+    return score(predict(kind, train, y, test, seed), y_test)
+
+
+def predict(kind: str, train: Features, y: np.ndarray, test: Features, seed: int = 0) -> np.ndarray:
+    """(n,) what a probe of `kind`, fitted on (train, y), says of n test clips; labels are integers."""
     fits: dict[str, Callable[[Features, np.ndarray, Features, int], np.ndarray]] = {
         "linear": _linear,
         "attentive": _attentive,
         "knn": _knn,
     }
-    return score(fits[choose("probes", kind, PROBES)](train, y, test, seed), y_test)
+    return fits[choose("probes", kind, PROBES)](train, y, test, seed)
 
 
 def score(predicted: np.ndarray, y_test: np.ndarray) -> ProbeResult:

@@ -1,7 +1,7 @@
 """Violation of expectation: a model that understands what it sees errs more where something impossible happens.
 
-    errors = surprise_curve(arm, video, window_frames(length, num_frames=16), context=4)    # (windows,)
-    accuracy = relative_accuracy(possible, impossible)    # two scores for each pair
+    errors, = surprise_curves(arm, [video], [window_frames(length, num_frames=16)], context=4)    # (windows,)
+    accuracy = relative_accuracy(outcomes(possible, impossible))    # two scores for each pair
 
 A window slides over the video. In each place the model sees its first tubelets, and what it predicts of the others is
 compared with what comes, in the model's own space. A pair of videos is judged rightly if the impossible one has the
@@ -14,7 +14,7 @@ an empty scene is easy: `vanish` alone is hard to get right, `appear` alone is n
 does. The sums of twin pairs (`accuracy_table`) are free of this.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -84,21 +84,22 @@ def context_tubelets(num_frames: int, tubelet_size: int, context: int | None = N
 
 
 @torch.no_grad()
-def surprise_curve(
-    model: Surprised, video: Tensor, windows: np.ndarray, context: int, batch_size: int = 32, seed: int = 0
-) -> np.ndarray:
-    """Error (windows,) of a video (C, T, H, W), normalised as in training, in each of `windows` (windows, num_frames).
+def surprise_curves(
+    model: Surprised, videos: Sequence[Tensor], windows: Sequence[np.ndarray], context: int, batch_size: int = 32
+) -> list[np.ndarray]:
+    """Error (windows,) of each video (C, T, H, W), normalised as in training, in its `windows` (windows, num_frames).
 
-    torch's generator is seeded anew, so that a model that draws at random meets the same luck in both videos of a pair.
+    Windows of several videos share a batch. A model that draws at random must meet the same luck wherever in a batch a
+    window is, as those of `decoder.arms` do: else the two videos of a pair are not judged alike.
     """
-    torch.manual_seed(seed)
+    frames = [(video, places) for video, of in zip(videos, windows, strict=True) for places in of]
     errors = []
-    for first in range(0, len(windows), batch_size):
-        frames = torch.from_numpy(windows[first : first + batch_size]).to(video.device)
-        clips = video[:, frames].movedim(1, 0)  # (B, C, num_frames, H, W)
-        mask = model.task_mask("forward", clips, context)
-        errors.append(model.surprise(clips, mask).float().cpu())
-    return torch.cat(errors).double().numpy()
+    for first in range(0, len(frames), batch_size):
+        part = frames[first : first + batch_size]
+        clips = torch.stack([video[:, torch.from_numpy(places)] for video, places in part])  # (B, C, num_frames, H, W)
+        errors.append(model.surprise(clips, model.task_mask("forward", clips, context)).float().cpu())
+    curves = torch.cat(errors).double().split([len(places) for places in windows])
+    return [curve.numpy() for curve in curves]
 
 
 def video_scores(curve: np.ndarray, windows: np.ndarray, seen: int, evidence: int | None = None) -> Scores:
@@ -110,18 +111,24 @@ def video_scores(curve: np.ndarray, windows: np.ndarray, seen: int, evidence: in
     return Scores(float(curve.mean()), float(curve.max()), event)
 
 
-def relative_accuracy(possible: np.ndarray, impossible: np.ndarray) -> Accuracy | None:
-    """How often the impossible video of a pair scores higher: two arrays (pairs,). Pairs with NaN do not count.
+def outcomes(possible: np.ndarray, impossible: np.ndarray) -> np.ndarray:
+    """(pairs,) of two arrays of scores: 1 where the impossible video scores higher, 0 where the possible one does, one
+    half where they tie, NaN where a score is not known."""
+    known = np.isfinite(possible) & np.isfinite(impossible)
+    with np.errstate(invalid="ignore"):
+        return np.where(known, (np.sign(impossible - possible) + 1) / 2, np.nan)
+
+
+def relative_accuracy(found: np.ndarray) -> Accuracy | None:
+    """How often the impossible video of a pair scores higher, of `outcomes` (pairs,). Pairs with NaN do not count.
 
     None where no pair counts.
     """
-    known = np.isfinite(possible) & np.isfinite(impossible)
-    right, ties = (impossible > possible)[known].sum(), (impossible == possible)[known].sum()
-    count = int(known.sum())
-    if not count:
+    known = found[~np.isnan(found)]
+    if not len(known):
         return None
-    share = float((right + 0.5 * ties) / count)
-    return Accuracy(share, wilson(share, count), count, int(ties))
+    share = float(known.mean())
+    return Accuracy(share, wilson(share, len(known)), len(known), int((known == 0.5).sum()))
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -131,13 +138,13 @@ def wilson(share: float, count: int) -> tuple[float, float]:
     return float(max((middle - spread) / whole, 0.0)), float(min((middle + spread) / whole, 1.0))
 
 
-def accuracy_table(
+def outcome_table(
     groups: Sequence[tuple[str, str]],
     possible: Sequence[Scores],
     impossible: Sequence[Scores],
     twins: Sequence[tuple[int, int]] = (),
-) -> dict[str, dict[str, dict[str, Accuracy | None]]]:
-    """table[score][concept][condition] over pairs whose (concept, condition) are `groups`; "all" sums either up.
+) -> dict[str, dict[str, dict[str, np.ndarray]]]:
+    """table[score][concept][condition]: `outcomes` of pairs whose (concept, condition) are `groups`; "all" holds all.
 
     `twins` are places of two pairs that were cut from the same two scenes with exchanged roles: the two possible
     videos together hold what the two impossible ones hold, so that only the events can tell their sums apart. They
@@ -146,18 +153,27 @@ def accuracy_table(
     names = [*groups, *((f"{groups[i][0]} + {groups[j][0]}", groups[i][1]) for i, j in twins)]
     both = [[*each, *(_summed(each[i], each[j]) for i, j in twins)] for each in (possible, impossible)]
     concepts, conditions = ([*dict.fromkeys(words), "all"] for words in zip(*names, strict=True))
-    table: dict[str, dict[str, dict[str, Accuracy | None]]] = {}
+    table: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     for score in SCORES:
-        columns = [np.array([getattr(scores, score) for scores in each]) for each in both]
+        found = outcomes(*(np.array([getattr(scores, score) for scores in each]) for each in both))
         for concept in concepts:
             for condition in conditions:
                 rows = np.array([condition in (b, "all") and concept in (a, "all") for a, b in names])
                 if concept == "all":
                     rows[len(groups) :] = False
                 if rows.any():
-                    found = relative_accuracy(columns[0][rows], columns[1][rows])
-                    table.setdefault(score, {}).setdefault(concept, {})[condition] = found
+                    table.setdefault(score, {}).setdefault(concept, {})[condition] = found[rows]
     return table
+
+
+def accuracy_table(
+    table: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]],
+) -> dict[str, dict[str, dict[str, Accuracy | None]]]:
+    """The same table of `relative_accuracy`, from that of outcomes."""
+    return {
+        score: {concept: {condition: relative_accuracy(found) for condition, found in row.items()}
+                for concept, row in concepts.items()} for score, concepts in table.items()
+    }  # fmt: skip
 
 
 def _summed(first: Scores, second: Scores) -> Scores:

@@ -1,6 +1,7 @@
 """The trained arms of one seed of a comparison, and the clips they are measured on. A composition root.
 
-Test clips meet nothing that learns or chooses. All arms meet the same clips, masks and seeds.
+Test clips meet nothing that learns or chooses. All arms meet the same clips, masks and seeds. Encoders are read as they
+are at their last step, A's as C's: the checkpoint that was best by an online probe is a choice, noisy early on.
 """
 
 from functools import cached_property
@@ -14,11 +15,13 @@ from torch.utils.data import DataLoader, Subset
 from data.clips import clip_indices
 from data.dataset import list_videos
 from data.module import build_cache, make_dataset
-from data.transforms import frame_size
+from data.reader import open_video
+from data.transforms import ClipTransform, frame_size
 from data.worlds import load_truth
 from decoder.arms import Arm, CopyArm, ExtrapolateArm, LatentArm, MeanArm, PixelArm, TargetArm
 from decoder.compare.plan import CompareConfig, Trained
 from decoder.decoder import Decoder
+from decoder.evaluate import clip_seeds, rollout
 from decoder.futures import Futures
 from decoder.latents import LatentSource
 from decoder.metric_weights import missing_weights
@@ -36,6 +39,7 @@ class Bench:
     def __init__(self, config: CompareConfig, trained: Trained) -> None:
         self.config, self.trained, self.data = config, trained, trained.jepa.data
         self.out, self.size = Path(config.out), frame_size(trained.jepa.data.size)
+        self._rolled: dict[str, Tensor] = {}
 
     @cached_property
     def device(self) -> torch.device:
@@ -48,7 +52,7 @@ class Bench:
 
     @cached_property
     def source(self) -> LatentSource:
-        return LatentSource(JEPA.load(self.trained.folder / "jepa" / "best.ckpt")).to(self.device)
+        return LatentSource(JEPA.load(self.trained.folder / "jepa" / "last.ckpt")).to(self.device)
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -82,6 +86,26 @@ class Bench:
     def lpips(self) -> nn.Module | None:
         """LPIPS, where its weights are installed."""
         return None if missing_weights() else load_lpips(self.device)
+
+    @cached_property
+    def long(self) -> Tensor:
+        """(B, C, T, H, W): the long clips, of `rollout_lengths` clip lengths each."""
+        rows = list_videos(str(self.out / "long" / "train.csv"), "none").paths[: self.config.rollout_clips]
+        frames, transform = self.frames(0, self.config.rollout_lengths), ClipTransform(list(self.size))
+        return torch.stack([transform(open_video(path).frames(frames)) for path in rows]).to(self.device)
+
+    def rolled(self, arm: Arm, sample: int = 0) -> Tensor:
+        """(B, C, T, H, W) in [0, 1], not on the GPU: what an arm makes of the long clips, predictions fed back. Of the
+        first sample several stages want to know; it is drawn once."""
+        if sample == 0 and arm.name in self._rolled:
+            return self._rolled[arm.name]
+        length, lengths = self.data.num_frames, self.config.rollout_lengths
+        parts = [rollout(arm, part[:, :, :length], lengths, clip_seeds(i * BATCH, len(part), sample)).cpu()
+                 for i, part in enumerate(self.long.split(BATCH))]  # fmt: skip
+        video = torch.cat(parts)
+        if sample == 0:
+            self._rolled[arm.name] = video
+        return video
 
     def clips(self, count: int, rows: np.ndarray | None = None, world: str = "worlds") -> list[Tensor]:
         """Batches (B, C, T, H, W) of the clips of a world: the first `count`, or those of `rows`.

@@ -5,7 +5,9 @@
 Notable:
 - What is trained is in `decoder.compare.plan`, what is measured in `decoder.compare.stages`.
 - Every stage leaves a file when it is done; started again, finished stages are kept and an unfinished training resumes.
-- `only=evaluate` measures again what is trained, and trains nothing.
+- `only=evaluate` measures again what is trained, and trains nothing; killed and given again, it goes on.
+- What was measured with other settings than those asked for is measured again. Every result says by which commit.
+- A sweep is a comparison for each setting, each in a folder of its own.
 """
 
 import json
@@ -23,12 +25,13 @@ from decoder.compare.page import write_page
 from decoder.compare.plan import CompareConfig, Trained, check, trained
 from decoder.compare.stages import STAGES
 from decoder.machine import commit, environment
-from decoder.stages import Ledger, Stage, claim, run_stages
+from decoder.stages import PLAN, Ledger, Stage, claim, run_stages
 from decoder.train import train_decoder
 from decoder.train_opponents import train_futures, train_pixels
 from jepa.config import ConfigError, load_config
 from jepa.files import write_text
 from jepa.train import pretrain
+from jepa.weights import read_json
 
 WORLDS = ("worlds", "long", "hidden", "pairs")
 TRAININGS = (*WORLDS, "jepa", "masked_pixels", "decoder", "pixels", "pixels_plus", "futures")
@@ -39,43 +42,98 @@ def compare(config: CompareConfig) -> Path:
     check(config)
     if config.sweep:
         return sweep(config)
+    return _report(Path(config.out), measured(config))
+
+
+def sweep(config: CompareConfig) -> Path:
+    """The comparison at each setting of the worlds' unpredictable detail, and one page over all of them.
+
+    Settings are in out/detail/D, and the page beside them. What a plain comparison in `out` has trained is not trained
+    again: it stands for its own setting, and keeps its page.
+    """
+    out, rows, found = Path(config.out), [], []
+    plain = load_config(WorldConfig, config.worlds, config.world).detail
+    for detail in config.detail:
+        print(f"\ndetail {detail:g}", flush=True)
+        folder = out / "detail" / f"{detail:g}"
+        if detail == plain and (out / PLAN).is_file() and not folder.exists():
+            metrics = measured(replace(config, sweep=""))
+        else:
+            metrics = measured(replace(config, sweep="", out=str(folder), world=[*config.world, f"detail={detail:g}"]))
+            _report(folder, metrics)
+        found.append(metrics)
+        sections = {key: metrics[key] for key in (*STAGES, "by_seed", "seconds", "measured")}
+        rows.append({"detail": detail, **sections})
+    total = sum(metrics["seconds"]["total"] for metrics in found)
+    return _report(out / "detail", {**found[0], "setting": out.name, "seconds": found[0]["seconds"] | {"total": total},
+                                    "config": asdict(config), "detail": rows})  # fmt: skip
+
+
+def measured(config: CompareConfig) -> dict[str, Any]:
+    """Train and measure what is still to be; everything that metrics.json holds of it."""
     out = Path(config.out)
     arms = [trained(config, seed) for seed in config.seeds]
     stages = plan(config, arms)
     training = [stage for stage in stages if _base(stage) in TRAININGS]
     claim(out, training)  # what is measured may change; what is trained may not
-    ledger = Ledger(out / "stages.json")
+    ledger, again = Ledger(out / "stages.json"), Todo(out / "evaluate.json")
+    measuring = [stage for stage in stages if stage not in training]
     if config.only == "evaluate":
         missing = [stage.title for stage in training if not stage.done]
         if missing:
             raise ConfigError(f"only=evaluate, and {out} still lacks: {'; '.join(missing)}. Leave `only` out")
-        for stage in stages:
-            if stage not in training:
-                stage.result.unlink(missing_ok=True)
+        again.begin([stage.name for stage in measuring])
+    for stage in measuring:
+        if stage.name in again.names or _measured_otherwise(stage):
+            if stage.done:
                 ledger.forget(stage.name)
-    run_stages(stages, ledger)
-    metrics = gather(config, arms, stages, ledger)
+            stage.result.unlink(missing_ok=True)
+    run_stages([replace(stage, run=again.done_by(stage)) if stage in measuring else stage for stage in stages], ledger)
+    again.end()
+    return gather(config, arms, stages, ledger)
+
+
+class Todo:
+    """What `only=evaluate` has still to measure again, in a file: killed and started again, it goes on from there."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.names: list[str] = read_json(file)["stages"] if file.is_file() else []
+
+    def begin(self, names: list[str]) -> None:
+        """Note all of them, unless a round has begun that was never finished."""
+        if not self.file.is_file():
+            self._write(names)
+
+    def done_by(self, stage: Stage) -> Callable[[], object]:
+        """Run a stage, and strike it off."""
+
+        def run() -> None:
+            stage.run()
+            if stage.name in self.names:
+                self._write([name for name in self.names if name != stage.name])
+
+        return run
+
+    def end(self) -> None:
+        """Everything is measured."""
+        self.file.unlink(missing_ok=True)
+
+    def _write(self, names: list[str]) -> None:
+        self.names = names
+        write_text(self.file, json.dumps({"stages": names}, indent=2) + "\n")
+
+
+def _measured_otherwise(stage: Stage) -> bool:
+    """Whether there is a result, and of other settings."""
+    return stage.done and read_json(stage.result).get("measured", {}).get("settings") != stage.config
+
+
+def _report(out: Path, metrics: dict[str, Any]) -> Path:
     write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
     report = write_page(out, metrics)
     print(f"\nreport: {report}")
     return report
-
-
-def sweep(config: CompareConfig) -> Path:
-    """The comparison at each setting of the worlds' unpredictable detail, and one page over all of them."""
-    out, rows = Path(config.out), []
-    for detail in config.detail:
-        part = replace(
-            config, sweep="", out=str(out / f"detail_{detail:g}"), world=[*config.world, f"detail={detail:g}"]
-        )
-        print(f"\ndetail {detail:g}", flush=True)
-        compare(part)
-        metrics = json.loads((Path(part.out) / "metrics.json").read_text())
-        rows.append({"detail": detail, **{key: metrics[key] for key in ("representation", "pictures", "surprise")}})
-    first = json.loads((out / f"detail_{config.detail[0]:g}" / "metrics.json").read_text())
-    metrics = {**first, "detail": rows}
-    write_text(out / "metrics.json", json.dumps(metrics, indent=2) + "\n")
-    return write_page(out, metrics)
 
 
 # ---------------------------------------------------------------------- the plan
@@ -116,14 +174,22 @@ def plan(config: CompareConfig, arms: Sequence[Trained]) -> list[Stage]:
         stages += list(_trainings(config, seed, found))
     for seed, found in zip(config.seeds, arms, strict=True):
         bench = Bench(config, found)
-        for name, (title, run) in STAGES.items():
+        for name, measurement in STAGES.items():
             result = bench.trained.folder / "measured" / f"{name}.json"
-            stages.append(Stage(_named(name, seed), title, asdict(config), "", result, _measuring(run, bench, result)))
+            settings = {key: getattr(config, key) for key in measurement.settings}
+            run = _measuring(measurement.run, settings, bench, result)
+            stages.append(Stage(_named(name, seed), measurement.title, settings, "", result, run))
     return stages
 
 
-def _measuring(run: Callable[[Bench], Any], bench: Bench, result: Path) -> Callable[[], object]:
-    return lambda: write_text(result, json.dumps(_strict(run(bench)), indent=2, allow_nan=False) + "\n")
+def _measuring(
+    run: Callable[[Bench], dict[str, Any]], settings: dict[str, Any], bench: Bench, result: Path
+) -> Callable[[], object]:
+    def measure() -> None:
+        found = {"measured": {"commit": commit(), "settings": settings}, **run(bench)}
+        write_text(result, json.dumps(_strict(found), indent=2, allow_nan=False) + "\n")
+
+    return measure
 
 
 def _strict(found: Any) -> Any:
@@ -180,11 +246,16 @@ def gather(config: CompareConfig, arms: Sequence[Trained], stages: list[Stage], 
     encoder, data = jepa.model.encoder, jepa.data
     height, width = frame_size(data.size)
     called = lambda stage: stage.name if len(seeds) > 1 else _base(stage)
+    by = {
+        _named(name, seed): found.pop("measured", {}).get("commit", "")
+        for seed, sections in seeds.items() for name, found in sections.items()
+    }  # fmt: skip
     seconds = {called(stage): ledger.seconds(stage.name) for stage in stages}
     return {
         "setting": out.name,
         "budget": config.budget,
         "commit": commit(),
+        "measured": {called(stage): by[stage.name] for stage in stages if stage.name in by},
         "environment": environment(jepa.trainer),
         "seconds": {"total": sum(seconds.values()), **seconds},
         "seeds": config.seeds,

@@ -10,12 +10,8 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from data.dataset import list_videos
-from data.reader import open_video
-from data.transforms import ClipTransform
 from data.worlds import load_truth
 from data.worlds_claims import coherence, hidings, hits, interaction, permanence
 from data.worlds_detect import detect
@@ -23,8 +19,8 @@ from data.worlds_tracks import Scene, Tracks, at_frames, follow
 from data.worlds_validate import validate
 from decoder.compare.bench import BATCH, Bench
 from decoder.compose import to_frames
-from decoder.estimates import estimate
-from decoder.evaluate import clip_seeds, rollout
+from decoder.estimates import table
+from decoder.evaluate import clip_seeds
 
 
 def track(videos: Sequence[Tensor], scene: Scene) -> Tracks:
@@ -34,61 +30,51 @@ def track(videos: Sequence[Tensor], scene: Scene) -> Tracks:
 
 
 def best(values: np.ndarray, highest: bool) -> np.ndarray:
-    """(samples, clips) -> (clips,): the best sample of each clip, NaN where none has a value."""
+    """(samples, ...) -> (...): the best sample, NaN where none has a value."""
     filled = np.where(np.isnan(values), -np.inf if highest else np.inf, values)
     chosen = filled.max(0) if highest else filled.min(0)
     return np.where(np.isfinite(chosen), chosen, np.nan)
 
 
 def average(values: np.ndarray) -> np.ndarray:
-    """(samples, clips) -> (clips,): the mean over the samples that have a value."""
+    """(samples, ...) -> (...): the mean over the samples that have a value, NaN where none has."""
     known = ~np.isnan(values)
     return np.where(known.any(0), np.where(known, values, 0).sum(0) / np.maximum(known.sum(0), 1), np.nan)
 
 
 def measure_rollout(bench: Bench) -> dict[str, Any]:
     """Long-range coherence: predictions fed back over many clip lengths, tracked by the detector."""
-    config, folder = bench.config, bench.out / "long"
-    lengths = config.rollout_lengths
-    rows = list_videos(str(folder / "train.csv"), "none").paths[: config.rollout_clips]
-    frames = bench.frames(0, lengths)
-    transform = ClipTransform(list(bench.size))
-    whole = torch.stack([transform(open_video(path).frames(frames)) for path in rows]).to(bench.device)
-    scene = at_frames(load_truth(folder), frames, bench.size[0], np.arange(len(rows)))
-    length = bench.data.num_frames
-    unit = bench.decoder.to_unit(whole).clamp(0, 1)
-    result: dict[str, Any] = {
-        "clips": len(rows),
-        "frames": len(frames),
-        "seen": length // 2,
-        "clip_frames": length,
-        "rows": {},
-    }
-    drawn = {"truth": unit}
+    length, frames, whole = bench.data.num_frames, bench.frames(0, bench.config.rollout_lengths), bench.long
+    scene = at_frames(load_truth(bench.out / "long"), frames, bench.size[0], np.arange(len(whole)))
+    truth = bench.decoder.to_unit(whole).clamp(0, 1).cpu()
+    edges = [length // 2, *range(length, len(frames) + 1, length)]  # what is drawn of the first clip, and later ones
+    found: dict[str, dict[str, np.ndarray]] = {"truth": _coherence([truth], truth, scene, edges)}
     for arm in bench.arms:
-        parts = [rollout(arm, part[:, :, :length], lengths, clip_seeds(i * BATCH, len(part)))
-                 for i, part in enumerate(whole.split(BATCH))]  # fmt: skip
-        drawn[arm.name] = torch.cat(parts)
-    for name, video in drawn.items():
+        samples = bench.config.rollout_samples if arm.samples_differ else 1
+        found[arm.name] = _coherence([bench.rolled(arm, sample) for sample in range(samples)], truth, scene, edges)
+    del found["truth"]["psnr"]  # it is itself
+    rows: dict[str, dict[str, list[Any]]] = {}
+    for place, (low, high) in enumerate(pairwise(edges)):
+        part = {arm: {key: values[:, place] for key, values in row.items()} for arm, row in found.items()}
+        for name, row in table(part).items():
+            for key, value in row.items():
+                at = {"first": low, "last": high - 1, **value}
+                rows.setdefault(name, {}).setdefault(key, []).append(at)
+    return {"clips": len(whole), "samples": bench.config.rollout_samples, "frames": len(frames), "seen": length // 2,
+            "clip_frames": length, "rows": rows}  # fmt: skip
+
+
+def _coherence(samples: Sequence[Tensor], truth: Tensor, scene: Scene, edges: Sequence[int]) -> dict[str, np.ndarray]:
+    """{score: (clips, parts)} between edges, the mean over samples; of several, best_ too. psnr is a squared error."""
+    each: list[dict[str, np.ndarray]] = []
+    for video in samples:
         found = coherence(track([video], scene), scene)
-        error = (video - unit).square().mean((1, 3, 4)).cpu().double().numpy()  # (clips, frames)
-        result["rows"][name] = {
-            key: _by_clip_length(getattr(found, key), length)
-            for key in ("error", "found", "colour", "shape", "count", "missing", "extra")
-        } | {"squared_error": _by_clip_length(error, length)}
-    return result
-
-
-def _by_clip_length(values: np.ndarray, length: int) -> list[dict[str, Any]]:
-    """Estimates of values (clips, frames) over the drawn half of the first clip, and over every later clip length."""
-    edges = [length // 2, *range(length, values.shape[1] + 1, length)]
-    found = []
-    for low, high in pairwise(edges):
-        part = values[:, low:high].astype(float)
-        known = ~np.isnan(part)
-        mean = np.where(known.any(1), np.where(known, part, 0).sum(1) / np.maximum(known.sum(1), 1), np.nan)
-        found.append({"first": low, "last": high - 1, **estimate(mean)})
-    return found
+        scores = {key: getattr(found, key) for key in COHERENCE}
+        scores["psnr"] = (video - truth).square().mean((1, 3, 4)).double().numpy()  # (clips, frames)
+        parts = {key: [average(values[:, low:high].T) for low, high in pairwise(edges)]
+                 for key, values in scores.items()}  # fmt: skip
+        each.append({key: np.stack(values, 1) for key, values in parts.items()})
+    return _over_samples(each)
 
 
 def measure_physics(bench: Bench) -> dict[str, Any]:
@@ -116,35 +102,41 @@ def _claim(
     config, seen, everything = bench.config, bench.data.num_frames // 2, bench.truth(world)
     frames = bench.frames(everything["positions"].shape[1])
     rows = where(at_frames(everything, frames, bench.size[0]))[: config.clips]
-    result: dict[str, Any] = {"clips": len(rows), "of": len(everything["shapes"]), "rows": {}}
     if not len(rows):
-        return result
+        return {"clips": 0, "of": len(everything["shapes"]), "rows": {}}
     scene, videos = at_frames(everything, frames, bench.size[0], rows), bench.clips(0, rows, world)
     truth = [bench.decoder.to_unit(video).clamp(0, 1) for video in videos]
-    result["rows"]["truth"] = _scores([judge(track(truth, scene), scene, seen)])
+    found = {"truth": _scores([judge(track(truth, scene), scene, seen)])}
     for arm in [*bench.arms, bench.drawing["target"]]:
         samples = []
         for sample in range(config.samples if arm.samples_differ else 1):
             drawn = [arm.draw(video, arm.task_mask("forward", video), clip_seeds(i * BATCH, len(video), sample))
                      for i, video in enumerate(videos)]  # fmt: skip
             samples.append(judge(track(drawn, scene), scene, seen))
-        result["rows"][arm.name] = _scores(samples)
-    return result
+        found[arm.name] = _scores(samples)
+    return {"clips": len(rows), "of": len(everything["shapes"]), "rows": table(found)}
 
 
-HIGHER = ("hidden", "returned", "colour", "shape", "found", "response")  # of the scores: higher is better
+COHERENCE = ("error", "found", "colour", "shape", "count", "missing", "extra")
+HIGHER = ("hidden", "returned", "colour", "shape", "found", "count", "response")  # of the scores: higher is better
 
 
-def _scores(samples: Sequence[Any]) -> dict[str, Any]:
-    """{score: Estimate of the mean over samples, "best_" + score: of the best} of Permanence or Interaction results."""
-    row: dict[str, Any] = {}
-    for key in vars(samples[0]):
-        if key == "hits":
-            continue
-        values = np.stack([np.asarray(getattr(sample, key), float) for sample in samples])
-        if key == "time":
-            values = np.abs(values)
-        row[key] = estimate(average(values))
+def _scores(samples: Sequence[Any]) -> dict[str, np.ndarray]:
+    """{score: values (clips,)} of samples of Permanence or Interaction; see `_over_samples`."""
+    each = [{key: np.asarray(values, float) for key, values in vars(sample).items() if key != "hits"}
+            for sample in samples]  # fmt: skip
+    for scores in each:
+        if "time" in scores:
+            scores["time"] = np.abs(scores["time"])
+    return _over_samples(each)
+
+
+def _over_samples(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """{score: the mean over samples} and, of several, {"best_" + score: the best}, clip by clip."""
+    row: dict[str, np.ndarray] = {}
+    for key in samples[0]:
+        values = np.stack([sample[key] for sample in samples])
+        row[key] = average(values)
         if len(samples) > 1:
-            row[f"best_{key}"] = estimate(best(values, key in HIGHER))
+            row[f"best_{key}"] = best(values, key in HIGHER)
     return row

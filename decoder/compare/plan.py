@@ -35,8 +35,10 @@ class CompareConfig:
     clips, samples      test clips that are drawn, and drawings of each.
     distance_clips      test clips for the Fréchet and kernel video distances; 0: not measured.
     rollout_clips, rollout_lengths    long clips, and how many clip lengths of them are predicted.
+    rollout_samples     drawings of each long clip.
     hidden_clips        videos with a bar in every scene, among which those are found that show permanence.
     surprise_step, surprise_samples   clip frames between windows, and samples an arm is surprised with.
+    surprise_pixels     judge A and D by their pictures too, and not in their own latents alone; it takes as long as B.
     real_pairs          a table of possible and impossible real videos, as `jepa surprise` reads; empty: none.
     steps               sampling steps, to see how quality depends on them.
     films               clips shown by their place in the test set, beside best, median and worst.
@@ -67,9 +69,11 @@ class CompareConfig:
     distance_clips: int = 256
     rollout_clips: int = 32
     rollout_lengths: int = 8
+    rollout_samples: int = 1
     hidden_clips: int = 4000
     surprise_step: int = 4
     surprise_samples: int = 2
+    surprise_pixels: bool = False
     real_pairs: str = ""
     steps: list[int] = field(default_factory=lambda: [1, 2, 4, 8, 16])
     films: int = 4
@@ -89,6 +93,7 @@ def check(config: CompareConfig) -> None:
         "samples",
         "rollout_clips",
         "rollout_lengths",
+        "rollout_samples",
         "hidden_clips",
         "surprise_step",
         "surprise_samples",
@@ -98,6 +103,10 @@ def check(config: CompareConfig) -> None:
     for key in ("seeds", "tasks", "steps"):
         if not getattr(config, key):
             raise ConfigError(f"{key} is empty: name at least one")
+    if 1 not in config.label_fractions or not all(0 < share <= 1 for share in config.label_fractions):
+        raise ConfigError(f"label_fractions is {config.label_fractions}: give shares of the labels, 1 among them")
+    if config.distance_clips < 0 or 0 < config.distance_clips < 3:
+        raise ConfigError(f"distance_clips is {config.distance_clips}: give at least 3, or 0 to leave distances out")
     for task in config.tasks:
         choose("tasks", task, TASKS)
     for key in ("pixels", "futures"):

@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Subset
 from data.dataset import list_videos
 from data.module import build_cache, make_dataset
 from decoder.budget import pretrain_operations
+from decoder.estimates import paired
 from jepa.jepa import JEPA
-from jepa.probe import Features, pixel_tokens, run_probe, subset
+from jepa.probe import Features, pixel_tokens, predict, score, subset
 from jepa.training import autocast
 
 if TYPE_CHECKING:
@@ -39,22 +40,37 @@ def representation(bench: "Bench") -> dict[str, Any]:
     }
     steps: dict[str, dict[str, list[dict[str, Any]]]] = {task: {} for task in TASKS}
     labels: dict[str, dict[str, dict[str, Any]]] = {task: {} for task in TASKS}
+    right: dict[tuple[str, str, float, int], np.ndarray] = {}  # of a task, an encoder, a share of labels and a step
+
+    def ask(task: str, name: str, features: dict[str, Features], fraction: float, step: int) -> dict[str, Any]:
+        found, right[task, name, fraction, step] = _ask(features, sets, task, fraction)
+        return found
+
     for name, features in baselines.items():
         for task in TASKS:
-            labels[task][name] = {f"{f:g}": _ask(features, sets, task, f) for f in config.label_fractions}
+            labels[task][name] = {f"{f:g}": ask(task, name, features, f, 0) for f in config.label_fractions}
             steps[task][name] = [{"step": 0, "clips_seen": 0, "operations": 0, **labels[task][name]["1"]}]
     for name, settings in (("jepa", trained.jepa), ("masked_pixels", trained.masked_pixels)):
-        total = pretrain_operations(settings)
-        for step, path in _kept(Path(settings.out), settings.trainer.max_steps):
+        total, last = pretrain_operations(settings), settings.trainer.max_steps
+        for step, path in _kept(Path(settings.out), last):
             model = JEPA.load(path)
             features = {split: clips.read(model, "trained") for split, clips in sets.items()}
-            at = {"step": step, "clips_seen": step * settings.data.batch_size,
-                  "operations": total * step / settings.trainer.max_steps}  # fmt: skip
+            at = {"step": step, "clips_seen": step * settings.data.batch_size, "operations": total * step / last}
             for task in TASKS:
-                steps[task].setdefault(name, []).append({**at, **_ask(features, sets, task, 1.0)})
-                if step == settings.trainer.max_steps:
-                    found = {f"{f:g}": _ask(features, sets, task, f) for f in config.label_fractions if f < 1}
+                steps[task].setdefault(name, []).append({**at, **ask(task, name, features, 1.0, step)})
+                if step == last:
+                    found = {f"{f:g}": ask(task, name, features, f, step) for f in config.label_fractions if f < 1}
                     labels[task][name] = {**found, "1": steps[task][name][-1]}
+    for (task, name, fraction, step), answers in list(right.items()):
+        if name == "jepa":
+            others = {other: right.get((task, other, fraction, at)) for other, at in
+                      (("masked_pixels", step), ("random", 0), ("pixels", 0))}  # fmt: skip
+            known = {other: found for other, found in others.items() if found is not None}
+            for pair, gap in paired({"jepa": answers, **known}).items():
+                if fraction == 1:
+                    steps[task].setdefault(pair, []).append({"step": step, **gap})
+                if step == trained.jepa.trainer.max_steps:
+                    labels[task].setdefault(pair, {})[f"{fraction:g}"] = gap
     chance = {task: float(np.bincount(sets["test"].answers(task)).max() / len(sets["test"])) for task in TASKS}
     return {"steps": steps, "labels": labels, "chance": chance, "probe": "linear",
             "train_clips": len(sets["train"]), "test_clips": len(sets["test"])}  # fmt: skip
@@ -99,11 +115,14 @@ class Clips:
         return Features(np.concatenate(parts))
 
 
-def _ask(features: dict[str, Features], sets: dict[str, Clips], task: str, fraction: float) -> dict[str, Any]:
+def _ask(
+    features: dict[str, Features], sets: dict[str, Clips], task: str, fraction: float
+) -> tuple[dict[str, Any], np.ndarray]:
+    """What a probe scores that learns from a share of the labels, and (clips,) 1 where it is right, else 0."""
     y, y_test = sets["train"].answers(task), sets["test"].answers(task)
     rows = subset(y, fraction)
-    found = asdict(run_probe("linear", features["train"][rows], y[rows], features["test"], y_test))
-    return found | {"labels": len(rows)}
+    said = predict("linear", features["train"][rows], y[rows], features["test"])
+    return asdict(score(said, y_test)) | {"labels": len(rows)}, (said == y_test).astype(float)
 
 
 def _kept(folder: Path, steps: int) -> list[tuple[int, Path]]:

@@ -5,7 +5,8 @@
 - a sprite keeps its name by colour and size where another comes nearer to its place;
 - a copied last frame errs more and more, up to half the picture, and never brings back what is hidden in it;
 - permanence tells a sprite that does not come back, comes late, at another place, as another, or never hid;
-- interaction tells a sprite that goes straight on from one that is thrown back;
+- interaction tells a sprite that goes straight on from one that is thrown back; an object that is lost counts as one
+  that stands still, and losing it never makes the error of its velocity smaller;
 - which clips qualify follows from the truth alone; no score depends on the order of the clips;
 - the truth of simulated clips is the truth that a written set holds.
 """
@@ -212,10 +213,28 @@ def test_interaction_tells_straight_on_from_thrown_back() -> None:
         positions[clip, frame : frame + 3, k] = at
     i = interaction(replace(tracks, positions=positions), scene, SEEN)
     assert abs(mean(i.response)) < 0.1 and mean(i.angle) > 170
-    assert mean(i.error) == pytest.approx(2 * before.mean(), rel=0.15)
+    speed = np.bincount(h.clip, np.linalg.norm(h.after, axis=1), len(clips)) / np.maximum(i.hits, 1)
+    assert np.allclose(i.error[i.hits > 0], speed[i.hits > 0], rtol=0.02) and before.mean() > 1, "as bad as can be"
     assert (interaction(tracks, scene, SEEN).error[i.hits == 0].size > 0) == bool((i.hits == 0).any())
     lost = interaction(replace(tracks, positions=np.full_like(positions, np.nan)), scene, SEEN)
-    assert mean(lost.found) == 0 and np.isnan(lost.error).all() and np.array_equal(lost.hits, i.hits)
+    assert mean(lost.found) == 0 and np.isnan(lost.angle).all() and np.array_equal(lost.hits, i.hits)
+    assert np.allclose(lost.error[i.hits > 0], speed[i.hits > 0]), "as if it stood still"
+    assert np.array_equal(np.isnan(lost.error), i.hits == 0)
+
+
+def test_losing_an_object_never_makes_its_velocity_better() -> None:
+    clips = episodes(0.0)
+    scene, rng = truth(clips), np.random.default_rng(0)
+    tracks = tracked(clips, scene)
+    for noise in (0.0, 0.5, 4.0):  # px: from a drawing as good as true to one that is worse than standing still
+        drawn = tracks.positions + noise * rng.standard_normal(tracks.positions.shape)
+        whole = interaction(replace(tracks, positions=drawn), scene, SEEN)
+        for share in (0.1, 0.5, 0.9):
+            gone = rng.random(drawn.shape[:3]) < share
+            some = interaction(replace(tracks, positions=np.where(gone[..., None], np.nan, drawn)), scene, SEEN)
+            known = whole.hits > 0
+            assert (some.error[known] >= whole.error[known]).all() and (some.found[known] <= whole.found[known]).all()
+            assert mean(some.error) > mean(whole.error) and mean(some.found) < 1
 
 
 def test_no_score_depends_on_the_order_of_the_clips() -> None:

@@ -4,21 +4,31 @@
    the denoisers, to the last parameter; learning rate and times of the flow may be an arm's own, nothing else. B+
    differs from B in its steps alone, by what pretraining the JEPA costs.
 2. The masked-pixel arm differs from the JEPA in its targets alone.
-3. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures anew.
-4. Other settings than those a folder was trained with are refused; what cannot be meant is named.
-5. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
+3. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures everything
+   anew, exactly once: killed and given again, it goes on.
+4. Other settings than those a folder was trained with are refused; what depends on other settings of measuring is
+   measured again, and nothing else. What cannot be meant is named.
+5. A sweep trains each setting in a folder of its own, uses a plain run that has one already, changes nothing of it, and
+   trains nothing twice.
+6. B's operations, counted on B, are those of the decoder.
+7. Distances are taken between halves of what clips there are; of several samples the mean and the best are kept.
+8. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
 """
 
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from decoder.budget import decoder_operations, pretrain_operations
-from decoder.compare import job
+from data.worlds import WorldConfig
+from decoder.budget import decoder_operations, pixels_operations, pretrain_operations
+from decoder.compare import job, physics, stages
 from decoder.compare.plan import CompareConfig, Trained, trained
 from decoder.latents import LatentSource
+from decoder.metric_weights import missing_weights
 from decoder.train import build_decoder
 from decoder.train_opponents import build_pixels
 from jepa import JEPA, ConfigError
@@ -55,6 +65,9 @@ def test_the_opponent_is_trained_as_the_decoder_is(arms: Trained) -> None:
     opponent = build_pixels(pixels)
     shapes = [{k: tuple(v.shape) for k, v in model.dit.named_parameters()} for model in (drawer, opponent)]
     assert shapes[0] == shapes[1]
+    counted = pixels_operations(pixels)
+    assert counted == pytest.approx(decoder_operations(decoder, arms.jepa), rel=0.02)
+    assert pixels_operations(arms.pixels_plus) > counted
 
 
 def test_more_steps_pay_for_the_pretraining(arms: Trained) -> None:
@@ -72,7 +85,13 @@ def test_masked_pixels_differ_in_their_targets_alone(arms: Trained) -> None:
 
 
 @pytest.fixture
-def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[CompareConfig, list[str]]:
+def killed() -> set[str]:
+    """Names of stages that are interrupted instead of run."""
+    return set()
+
+
+@pytest.fixture
+def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: set[str]) -> tuple[CompareConfig, list[str]]:
     """A comparison whose stages only note that they ran, and write their result."""
     config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", [f"out={tmp_path}/compare"])
     ran: list[str] = []
@@ -80,9 +99,12 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[CompareConf
 
     def noted(stage: job.Stage) -> job.Stage:
         def run() -> None:
+            if stage.name in killed:
+                raise KeyboardInterrupt
             ran.append(stage.name.removesuffix("/0"))
             stage.result.parent.mkdir(parents=True, exist_ok=True)
-            stage.result.write_text("{}")
+            measured = {"commit": "c0ffee", "settings": stage.config} if isinstance(stage.config, dict) else {}
+            stage.result.write_text(json.dumps({"measured": measured}))
 
         return replace(stage, run=run)
 
@@ -115,9 +137,84 @@ def test_other_trainings_are_refused_and_other_measurements_are_not(staged: tupl
     job.compare(config)
     with pytest.raises(ConfigError, match="made with other settings"):
         job.compare(replace(config, world=["bounce=0.1"]))
+    first = list(ran)
+    job.compare(replace(config, clips=16, rollout_samples=2))
+    assert ran == [*first, "pictures", "rollout", "physics", "cost", "films"], "what depends on these settings alone"
+    metrics = json.loads((Path(config.out) / "metrics.json").read_text())
+    assert metrics["measured"] == dict.fromkeys(job.STAGES, "c0ffee") and "measured" not in metrics["pictures"]
+    job.compare(replace(config, clips=16, rollout_samples=2, progress=False))
+    assert len(ran) == len(first) + 5
+    job.compare(replace(config, only="evaluate"))
+    assert ran[len(first) + 5 :] == list(job.STAGES)
+
+
+def test_measuring_again_goes_on_where_it_was_killed(staged: tuple[CompareConfig, list[str]], killed: set[str]) -> None:
+    config, ran = staged
+    job.compare(config)
+    again, count, names = replace(config, only="evaluate"), len(ran), list(job.STAGES)
+    killed.add("physics/0")
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            job.compare(again)
+    assert ran[count:] == names[: names.index("physics")]
+    killed.clear()
+    job.compare(again)
+    assert ran[count:] == names, "everything once"
+    job.compare(again)
+    assert ran[count:] == names * 2, "and, asked for again, once more"
+    killed.add("cost/0")
+    with pytest.raises(KeyboardInterrupt):
+        job.compare(again)
+    killed.clear()
+    job.compare(config)
+    assert ran[count:] == names * 3, "without `only` the rest is measured as well"
+    job.compare(config)
+    assert ran[count:] == names * 3
+
+
+def test_a_sweep_uses_the_plain_run_and_leaves_it_as_it_is(
+    staged: tuple[CompareConfig, list[str]], killed: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ran = staged
+    pages: list[Path] = []
+    monkeypatch.setattr(job, "write_page", lambda out, metrics: pages.append(out) or out / "report.html")
+    out = Path(config.out)
+    plain = load_config(WorldConfig, config.worlds, config.world).detail
+    job.compare(config)
+    before = {file: file.read_bytes() for file in out.rglob("*") if file.is_file()}
+    pages.clear()
+    one = len(ran)
+    wide = replace(config, sweep="detail", detail=[0.75, plain])
+    killed.add("pixels/0")
+    with pytest.raises(KeyboardInterrupt):
+        job.compare(wide)
+    killed.clear()
+    job.compare(wide)
+    assert ran[one:] == ran[:one], "one other setting, and nothing twice"
+    assert pages == [out / "detail" / "0.75", out / "detail"]
+    after = {file: file.read_bytes() for file in before}
+    ledger = out / "stages.json"
+    assert {file for file in before if after[file] != before[file]} <= {ledger}
+    metrics = json.loads((out / "detail" / "metrics.json").read_text())
+    assert [row["detail"] for row in metrics["detail"]] == [0.75, plain] and metrics["setting"] == out.name
+    for row in metrics["detail"]:
+        assert {*job.STAGES, "by_seed", "seconds"} <= row.keys()
+    assert metrics["config"]["sweep"] == "detail" and "worlds" in metrics["configs"]
+    job.compare(wide)
+    assert len(ran) == 2 * one
+
+
+def test_a_sweep_alone_trains_every_setting_in_a_folder_of_its_own(staged: tuple[CompareConfig, list[str]]) -> None:
+    config, ran = staged
+    wide = replace(config, sweep="detail", detail=[0.0, 1.0])
+    job.compare(wide)
     count = len(ran)
-    job.compare(replace(config, clips=16, only="evaluate"))
-    assert len(ran) == count + len(job.STAGES)
+    assert count == 2 * (len(job.TRAININGS) + len(job.STAGES))
+    assert {path.name for path in (Path(config.out) / "detail").iterdir() if path.is_dir()} == {"0", "1"}
+    job.compare(config)  # a plain comparison afterwards is one of its own, and the sweep keeps what it has
+    assert len(ran) == count * 3 // 2
+    job.compare(wide)
+    assert len(ran) == count * 3 // 2
 
 
 def test_seeds_may_be_added(staged: tuple[CompareConfig, list[str]]) -> None:
@@ -143,6 +240,9 @@ def test_seeds_may_be_added(staged: tuple[CompareConfig, list[str]]) -> None:
         ("pixels=[model.depth=8]", "only optim and flow may differ"),
         ("futures=[optim.lrr=1]", "did you mean optim.lr"),
         ("seeds=[]", "seeds is empty"),
+        ("rollout_samples=0", "rollout_samples is 0"),
+        ("label_fractions=[0.1]", "label_fractions is .*1 among them"),
+        ("distance_clips=1", "distance_clips is 1: give at least 3, or 0"),
     ],
 )
 def test_what_cannot_be_meant_is_named(words: str, message: str, tmp_path: Path) -> None:
@@ -152,20 +252,95 @@ def test_what_cannot_be_meant_is_named(words: str, message: str, tmp_path: Path)
     assert not (tmp_path / "c").exists()
 
 
+def test_sets_of_clips_are_halves_of_what_there_is() -> None:
+    clips = torch.arange(900)
+    for most, count in ((1024, 450), (300, 300), (3, 3)):
+        drawn, others = stages._halves(clips, most) or (clips, clips)
+        assert len(drawn) == len(others) == count and not set(drawn.tolist()) & set(others.tolist())
+    assert stages._halves(clips[:5], 1024) is None and stages._halves(clips[:6], 1024) is not None
+
+
+def test_of_several_samples_the_mean_and_the_best_are_kept() -> None:
+    nan = float("nan")
+    samples = [{"error": np.array([1.0, nan, nan]), "found": np.array([1.0, 0.0, 0.0])},
+               {"error": np.array([3.0, 2.0, nan]), "found": np.array([1.0, 1.0, 0.0])}]  # fmt: skip
+    row = physics._over_samples(samples)
+    assert row.keys() == {"error", "best_error", "found", "best_found"}
+    wanted = {"error": [2, 2, nan], "best_error": [1, 2, nan], "found": [1, 0.5, 0], "best_found": [1, 1, 0]}
+    assert all(np.array_equal(row[key], values, equal_nan=True) for key, values in wanted.items())
+    assert physics._over_samples(samples[:1]).keys() == {"error", "found"}
+
+
+TRIED = ["budget=0.004", "clips=12", "samples=2", "rollout_clips=8", "rollout_lengths=2", "rollout_samples=2",
+         "steps=[1]", "films=1", "points=2", "progress=false", "probe_clips=60", "surprise_pixels=true"]  # fmt: skip
+
+
 @pytest.mark.slow
 def test_the_whole_job(tmp_path: Path) -> None:
-    words = [f"out={tmp_path}/c", "budget=0.004", "clips=12", "samples=2", "distance_clips=0", "rollout_clips=8",
-             "rollout_lengths=2", "steps=[1]", "films=1", "points=2", "progress=false", "probe_clips=60"]  # fmt: skip
+    words = [f"out={tmp_path}/c", "distance_clips=64", *TRIED]
     config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", words)
     report = job.compare(config)
     metrics = json.loads((tmp_path / "c" / "metrics.json").read_text())
     drawn = {"jepa", "futures", "pixels", "pixels_plus", "copy", "extrapolate", "mean", "target"}
+    controls = {"pixels-copy", "pixels_plus-copy"}
     assert metrics["pictures"]["same"] == {"connect": "loop"}, "four tubelets leave one mask for both"
     for task in set(config.tasks) - {"connect"}:
-        assert metrics["pictures"]["tasks"][task].keys() == drawn
-    assert {"jepa", "masked_pixels", "random", "pixels"} == metrics["representation"]["labels"]["motion"].keys()
-    assert metrics["surprise"]["rows"].keys() >= {"jepa", "futures", "pixels", "masked_pixels", "random_0", "copy"}
+        rows = metrics["pictures"]["tasks"][task]
+        assert {name for name in rows if "-" not in name} == drawn
+        assert {name for name in rows if "-" in name} == {f"jepa-{arm}" for arm in drawn - {"jepa"}} | controls
+        assert rows["jepa-pixels"]["psnr"].keys() == {"value", "ci95", "n"}
+    labels, steps = (metrics["representation"][key]["motion"] for key in ("labels", "steps"))
+    others = {f"jepa-{arm}" for arm in ("masked_pixels", "random", "pixels")}
+    assert {"jepa", "masked_pixels", "random", "pixels", *others} == labels.keys() == steps.keys()
+    for name in others:
+        assert [row["step"] for row in steps[name]] == [row["step"] for row in steps["jepa"]]
+        assert labels[name].keys() == labels["jepa"].keys()
+        other = labels[name.removeprefix("jepa-")]["1"]["accuracy"]
+        assert labels[name]["1"]["value"] == pytest.approx(labels["jepa"]["1"]["accuracy"] - other)
+    judged = metrics["surprise"]["rows"]
+    assert judged.keys() >= {"jepa", "futures", "pixels", "masked_pixels", "random_0", "copy", "jepa_pixels", *controls}
+    both = judged["jepa-pixels"]["mean"]["all"]["all"]
+    apart = [judged[arm]["mean"]["all"]["all"]["accuracy"] for arm in ("jepa", "pixels")]
+    assert both["value"] == pytest.approx(apart[0] - apart[1]) and both["n"] == metrics["surprise"]["pairs"]
+    distance = metrics["distance"]
+    if not missing_weights():
+        half = distance["clips"]  # of 24 test clips, far fewer than were asked for
+        assert half == 12 and all(row.get("n_truth", half) == half for row in distance["rows"].values())
+        assert distance["rows"]["jepa-pixels"]["fvd"]["n"] == half
+        assert [part["first"] for part in distance["horizons"]] == [4, 8]
+        assert distance["horizons"][0]["rows"].keys() >= {"truth", "jepa", "pixels", "copy", "jepa-pixels"}
+    cost = metrics["cost"]["rows"]
+    assert cost["pixels"]["training_operations"] == pytest.approx(cost["jepa"]["training_operations"], rel=0.02)
+    assert cost["masked_pixels"]["parameters"] < cost["jepa"]["parameters"] < cost["futures"]["parameters"]
     rollouts = metrics["rollout"]["rows"]
+    first = lambda key: rollouts["pixels"][key][0]["value"]
+    assert first("best_psnr") >= first("psnr") and first("best_error") <= first("error")
+    assert rollouts["jepa-pixels"]["error"][-1]["n"] == 8 and "squared_error" not in rollouts["jepa"]
     assert rollouts["truth"]["error"][-1]["value"] < 0.5 < rollouts["copy"]["error"][-1]["value"]
     assert metrics["physics"]["detector"]["main"]["mean"] < 0.5
     assert report.is_file() and len(list((tmp_path / "c" / "seed0" / "measured" / "films").glob("*.mp4"))) == 4
+
+
+@pytest.mark.slow
+def test_a_whole_sweep(tmp_path: Path) -> None:
+    words = [
+        f"out={tmp_path}/c",
+        "distance_clips=0",
+        "sweep=detail",
+        "detail=[0.0,1.0]",
+        *TRIED,
+        "surprise_pixels=false",
+    ]
+    config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", words)
+    report = job.compare(config)
+    assert report == tmp_path / "c" / "detail" / "report.html" and report.is_file()
+    metrics = json.loads((report.parent / "metrics.json").read_text())
+    for row in metrics["detail"]:
+        assert row["rollout"]["rows"].keys() >= {"jepa", "pixels", "jepa-pixels"}
+        assert row["physics"]["detector"]["main"]["mean"] < 0.5
+        worlds = json.loads((report.parent / f"{row['detail']:g}" / "worlds" / "world.json").read_text())
+        assert worlds["detail"] == row["detail"]
+    trained = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("last.ckpt")}
+    assert len(trained) == 12
+    job.compare(replace(config, only="evaluate"))
+    assert {file: file.stat().st_mtime_ns for file in trained} == trained

@@ -1,6 +1,7 @@
 """What the comparison measures, on arms whose answers are known. Claims:
 
-1. Estimates: the mean and an interval around it, of the clips that have a value; none at all where none has.
+1. Estimates: the mean and an interval around it, of the clips that have a value; none at all where none has. Two arms
+   are compared on the clips of which both have one, resampled in pairs.
 2. An arm that knows the truth scores 100 dB and SSIM 1, copying a still clip too; the best of several samples is at
    least their mean, and the mean picture is at least as close as the mean sample.
 3. Numbers do not depend on how clips are batched, and only hidden pixels count.
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from decoder.arms import Arm, CopyArm, ExtrapolateArm
 from decoder.cost import drawing_cost, operations, step_operations
-from decoder.estimates import decibels, estimate, gap
+from decoder.estimates import decibels, estimate, gap, table
 from decoder.evaluate import measured, pictures, rollout, sampling_steps
 from jepa import Mask
 
@@ -71,6 +72,31 @@ def test_an_estimate_is_a_mean_and_an_interval_over_the_clips_that_have_a_value(
     assert apart[0][1] - apart[0][0] > 0.3
 
 
+def test_arms_are_compared_on_the_clips_that_both_have() -> None:
+    rng = np.random.default_rng(2)
+    hard = rng.uniform(0.001, 1, 300)
+    values = {
+        "jepa": {"psnr": hard, "score": hard},
+        "pixels": {"psnr": hard * 10, "score": hard + 1},
+        "mean": {"psnr": hard},
+        "copy": {"psnr": hard / 10, "score": np.where(np.arange(300) < 100, hard - 1, np.nan)},
+    }
+    rows = table(values)
+    assert rows.keys() - values.keys() == {"jepa-pixels", "jepa-mean", "jepa-copy", "pixels-copy"}
+    assert rows["jepa-pixels"]["psnr"]["value"] == pytest.approx(10) and rows["jepa-mean"].keys() == {"psnr"}
+    score = rows["jepa-copy"]["score"]
+    assert score["n"] == 100 and score["value"] == pytest.approx(1) and score["ci95"] == pytest.approx([1, 1])
+    assert rows["pixels-copy"]["score"]["value"] == pytest.approx(2)
+    for measure, found in rows["jepa-pixels"].items():
+        opposite = gap(values["pixels"][measure], values["jepa"][measure], decibels if measure == "psnr" else None)
+        assert opposite["value"] == pytest.approx(-(found["value"] or 0))
+    other = rng.uniform(0.001, 1, 300)  # intervals hold what chance makes of equal arms, nineteen times in twenty
+    held = [gap(*rng.permuted(np.stack([hard, other]), axis=0))["ci95"] or [1.0, 1.0] for _ in range(100)]
+    assert sum(low <= 0 <= high for low, high in held) >= 88
+    assert gap(np.full(3, np.nan), np.ones(3)) == {"value": None, "ci95": None, "n": 0}
+    assert "jepa-copy" not in table({"copy": values["copy"], "pixels": values["pixels"]})
+
+
 def test_truth_scores_perfectly_and_the_best_sample_is_at_least_the_mean(clips: Tensor) -> None:
     rows = pictures([Known(), Known(0.2, "noisy")], [clips], "forward", samples=3)
     assert rows["known"]["psnr"]["value"] == pytest.approx(100) and rows["known"]["ssim"]["value"] == pytest.approx(1)
@@ -88,6 +114,9 @@ def test_batches_do_not_matter_and_visible_pixels_do_not_count(task: str, clips:
     arm = Known(0.2)
     whole, parts = measured(arm, [clips], task), measured(arm, list(clips.split(2)), task)
     assert np.allclose(whole[0].squared_error, parts[0].squared_error)
+    rows = [pictures([arm, CopyArm("copy", arm)], batches, task) for batches in ([clips], list(clips.split(2)))]
+    for key in ("value", "ci95"):
+        assert rows[0]["known"]["psnr"][key] == pytest.approx(rows[1]["known"]["psnr"][key], rel=1e-5)
     hidden = arm.hidden(clips, arm.task_mask(task, clips)).expand_as(clips)
 
     class Spoiled(Known):
@@ -128,6 +157,9 @@ def test_operations_are_counted() -> None:
     assert step_operations(lambda: layer(x).square().sum()) == 3 * 2 * 7 * 30 * 20
     found = drawing_cost(Known(), torch.rand(2, 3, 8, 32, 32))
     assert found["operations"] == 0 and found["seconds"] > 0 and found["steps"] == 8
+    assert (found["peak_bytes"] is None) != torch.cuda.is_available(), (
+        "a process has one peak, and not one for each arm"
+    )
 
 
 def test_sampling_steps_leaves_the_arm_as_it_was(clips: Tensor) -> None:

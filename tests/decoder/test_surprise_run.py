@@ -3,6 +3,7 @@
 - an arm that knows what is possible judges every pair of the worlds rightly; a constant one exactly half;
 - the baselines are judged on the same windows by real predictions: the copy errs where something moves;
 - what is not said about clips is as the model was trained; what is said goes first; with neither it asks;
+- how windows are batched changes nothing, also for an arm that draws at random; more samples find a nearer one;
 - tables without condition and evidence work, and so do videos shorter than a window and tables in any order;
 - surprise.json and surprise.csv hold what was printed, beside the checkpoint unless told otherwise;
 - a real JEPA can be asked, and the command reads its settings;
@@ -11,6 +12,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,12 +23,14 @@ from jepa_commands import parse_command
 from torch import Tensor
 
 import decoder.surprise_run as surprise_run
+from data.config import DataConfig
 from data.errors import DataError
 from data.reader import open_video
 from data.transforms import ClipTransform
 from data.worlds_pairs import PairsConfig, generate_pairs
 from data.writer import write_video
-from decoder.surprise_run import PixelsOnly, SurpriseConfig, read_pairs, surprise
+from decoder.arms import Arm, CopyArm
+from decoder.surprise_run import PixelsOnly, SurpriseConfig, judge_pairs, read_pairs, surprise
 from jepa import JEPA, EncoderConfig, JEPAConfig, PredictorConfig
 from jepa.config import ConfigError
 from jepa.masks import Mask
@@ -70,7 +74,11 @@ class Constant(PixelsOnly):
 
 
 def asked(monkeypatch: pytest.MonkeyPatch, arm: PixelsOnly, config: SurpriseConfig) -> dict:
-    monkeypatch.setattr(surprise_run, "load_arm", lambda path, **options: arm)
+    def load(path: str, *, jepa: str, steps: int, device: torch.device) -> PixelsOnly:
+        arm.steps = steps
+        return arm
+
+    monkeypatch.setattr(surprise_run, "load_arm", load)
     return surprise(config)
 
 
@@ -98,7 +106,9 @@ def test_who_knows_is_always_right_and_who_says_the_same_half(
     )
     shown = capsys.readouterr().out
     assert "oracle" in shown and "vanish" in shown and "behind" in shown
-    constant = asked(monkeypatch, Constant("constant", 2, 8), settings(table, tmp_path, baselines=False))
+    arm = Constant("constant", 2, 8)
+    constant = asked(monkeypatch, arm, settings(table, tmp_path, baselines=False, samples=3, steps=5))
+    assert (arm.surprise_samples, arm.steps) == (3, 5)
     found = constant["constant"]["mean"]["all"]["all"]
     assert list(constant) == ["constant"] and (found.accuracy, found.ties) == (0.5, 12)
 
@@ -127,13 +137,35 @@ def test_clips_are_as_in_training_unless_told(table: Path, tmp_path: Path, monke
     oracle = Oracle(table)
     oracle.surprise = lambda video, mask: oracle.shapes.append(tuple(video.shape)) or torch.zeros(len(video))  # type: ignore
     asked(monkeypatch, oracle, plain)
-    assert set(oracle.shapes) == {(len(range(0, 26, 4)) + 1, 3, 4, 32, 32)}, "a window every tubelet of 2 x 2 frames"
+    windows = len(range(0, 26, 4)) + 1  # one every tubelet of 2 x 2 frames, of each of 24 videos
+    assert sum(shape[0] for shape in oracle.shapes) == 24 * windows
+    assert {shape[1:] for shape in oracle.shapes} == {(3, 4, 32, 32)}
     oracle.shapes.clear()
     asked(monkeypatch, oracle, replace(plain, num_frames=8, stride=1, size=[16, 16], step=8, batch_size=3))
-    assert [shape[0] for shape in oracle.shapes[:2]] == [3, 1] and oracle.shapes[0][1:] == (3, 8, 16, 16)
+    assert [shape[0] for shape in oracle.shapes[:2]] == [3, 1], "4 windows a video"
+    assert oracle.shapes[0][1:] == (3, 8, 16, 16)
     (tmp_path / "config.yaml").unlink()
     with pytest.raises(ConfigError, match=r"give num_frames, size and stride \(or fps\)"):
         asked(monkeypatch, oracle, plain)
+
+
+class Guess(PixelsOnly):
+    """Draws noise, by its seeds alone."""
+
+    def answer(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
+        return torch.stack([torch.rand(video.shape[1:], generator=torch.Generator().manual_seed(s)) for s in seeds])
+
+
+def test_batches_change_nothing_and_samples_do(table: Path, tmp_path: Path) -> None:
+    clip, pairs = DataConfig(num_frames=16, stride=1, size=[32, 32]), read_pairs(table)
+    arms: list[Arm] = [Guess("guess", 2, 8), CopyArm("copy", PixelsOnly("pixels", 2, 8))]
+    of = lambda **more: judge_pairs(arms, pairs, clip, settings(table, tmp_path, **more), torch.device("cpu"))
+    whole, single = of(batch_size=64), of(batch_size=5)
+    assert whole.keys() == single.keys() == {"guess", "copy"} and len(whole["guess"]) == len(pairs)
+    for name in whole:
+        assert np.allclose(whole[name], single[name], rtol=1e-5, equal_nan=True)
+    arms[0].surprise_samples = 1
+    assert np.array(of(batch_size=64)["guess"])[..., 0].mean() > np.array(whole["guess"])[..., 0].mean()
 
 
 def two_videos(folder: Path, frames: tuple[int, int] = (12, 12)) -> Path:
@@ -199,7 +231,12 @@ def test_what_is_no_table_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("more", "words"),
-    [({"score": "median"}, "score"), ({"batch_size": 0}, "batch_size is 0"), ({"context": 8}, "context is 8")],
+    [
+        ({"score": "median"}, "score"),
+        ({"batch_size": 0}, "batch_size is 0"),
+        ({"samples": 0}, "samples is 0"),
+        ({"context": 8}, "context is 8"),
+    ],
 )
 def test_settings_that_cannot_be_are_named(
     table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, object], words: str

@@ -7,6 +7,7 @@
   that resemble each other too.
 - the table says n, repeats itself, and puts a worse arm behind a better one; its intervals hold what other sets of that
   size give, for pairs and for sets of their own, with fewer clips than features and with more.
+- the difference of two arms that resemble each other is known better than either: the same clips are left out of both;
 - too few clips, other widths and values that are not finite are errors.
 """
 
@@ -116,6 +117,19 @@ def test_the_table() -> None:
         distance_table(a, {"b": b})["b"]["fvd"]["ci95"], rel=0.05
     )
     assert math.isnan(distance_table(a[:2], {"b": b})["b"]["fvd"]["ci95"][0])
+
+
+def test_two_arms_are_compared_on_the_same_clips() -> None:
+    a, b = sets(40, 40, 20)
+    rng = np.random.default_rng(4)
+    near = b + 0.05 * rng.normal(size=b.shape)
+    rows = distance_table(a, {"jepa": b, "pixels": near, "copy": b[:30] + 1})
+    assert rows.keys() == {"jepa", "pixels", "copy", "jepa-pixels"}, "of as many clips alone"
+    for key in ("fvd", "kvd"):
+        found, (low, high) = rows["jepa-pixels"][key], rows["jepa-pixels"][key]["ci95"]
+        assert found["value"] == pytest.approx(rows["jepa"][key]["value"] - rows["pixels"][key]["value"])
+        apart = rows["jepa"][key]["ci95"][1] - rows["jepa"][key]["ci95"][0]
+        assert low < found["value"] < high and high - low < apart / 3 and found["n"] == 40
 
 
 @pytest.mark.parametrize("width", [6, 40])

@@ -5,7 +5,7 @@
 - an event that only the last window shows still counts; what comes is compared, and only the context is shown;
 - the score `event` looks at the windows whose context is the same in both videos and whose rest is not, and no others;
 - intervals are Wilson's (scipy's, where there are no ties), ties count half, pairs without a score do not count;
-- batches of windows change nothing; a model that draws at random meets the same luck in both videos of a pair;
+- how windows are batched, also of several videos together, changes nothing;
 - the table sums up by concept, by condition, and over all; sums of twins are even for who counts what there is to see,
   and enter no total.
 """
@@ -25,8 +25,10 @@ from jepa.surprise import (
     Scores,
     accuracy_table,
     context_tubelets,
+    outcome_table,
+    outcomes,
     relative_accuracy,
-    surprise_curve,
+    surprise_curves,
     video_scores,
     wilson,
     window_frames,
@@ -82,9 +84,9 @@ def judged(model: Stub, events: list[int]) -> dict[str, float]:
     found: list[list[Scores]] = [[], []]
     for seed, event in enumerate(events):
         for member, video in enumerate(pair(event, seed)):
-            curve = surprise_curve(model, video, WINDOWS, FRAMES // TUBELET // 2)
+            curve = surprise_curves(model, [video], [WINDOWS], FRAMES // TUBELET // 2)[0]
             found[member].append(video_scores(curve, WINDOWS, FRAMES // 2, event))
-    table = accuracy_table([("stop", "sight")] * len(events), *found)
+    table = accuracy_table(outcome_table([("stop", "sight")] * len(events), *found))
     return {score: table[score]["all"]["all"].accuracy for score in table}  # type: ignore[union-attr]
 
 
@@ -139,22 +141,21 @@ def test_intervals_are_wilsons() -> None:
 
 
 def test_ties_count_half_and_pairs_without_a_score_not_at_all() -> None:
-    found = relative_accuracy(np.array([1.0, 2.0, 3.0, np.nan]), np.array([2.0, 2.0, 1.0, 9.0]))
+    found = relative_accuracy(outcomes(np.array([1.0, 2.0, 3.0, np.nan]), np.array([2.0, 2.0, 1.0, 9.0])))
     assert found is not None and (found.accuracy, found.pairs, found.ties) == (0.5, 3, 1)
     assert found.ci95[0] < 0.5 < found.ci95[1]
-    assert relative_accuracy(np.array([np.nan]), np.array([1.0])) is None
+    assert relative_accuracy(outcomes(np.array([np.nan]), np.array([1.0]))) is None
 
 
 def test_batches_change_nothing() -> None:
-    video = pair(20)[1]
-    whole = surprise_curve(Stub(carry_on), video, WINDOWS, 4)
-    assert whole.shape == (len(WINDOWS),) and len(set(whole.tolist())) > 2
-    assert np.array_equal(whole, surprise_curve(Stub(carry_on), video, WINDOWS, 4, batch_size=2))
-
-
-def test_luck_is_the_same_for_both_videos_of_a_pair() -> None:
-    curves = [surprise_curve(Stub(lambda v, seen: torch.rand(len(v))), v, WINDOWS, 4, seed=3) for v in pair(20)]
-    assert np.array_equal(*curves) and len(set(curves[0].tolist())) == len(WINDOWS)
+    videos = [*pair(20), pair(9, length=12)[1]]
+    windows = [WINDOWS, WINDOWS, window_frames(12, FRAMES)]
+    whole = surprise_curves(Stub(carry_on), videos, windows, 4)
+    assert [len(curve) for curve in whole] == [len(places) for places in windows] and len(set(whole[1].tolist())) > 2
+    parts = surprise_curves(Stub(carry_on), videos, windows, 4, batch_size=3)
+    alone = [surprise_curves(Stub(carry_on), [v], [w], 4)[0] for v, w in zip(videos, windows, strict=True)]
+    for one, other, third in zip(whole, parts, alone, strict=True):
+        assert np.array_equal(one, other) and np.array_equal(one, third)
 
 
 def test_the_context_must_leave_something_to_predict() -> None:
@@ -167,7 +168,7 @@ def test_the_context_must_leave_something_to_predict() -> None:
 def test_the_table_sums_up() -> None:
     groups = [("vanish", "sight"), ("vanish", "behind"), ("hang", "sight"), ("hang", "sight")]
     low, high = Scores(0.0, 0.0, np.nan), Scores(1.0, 1.0, np.nan)
-    table = accuracy_table(groups, [low, low, high, low], [high, high, low, high])
+    table = accuracy_table(outcome_table(groups, [low, low, high, low], [high, high, low, high]))
     shares = {
         (a, b): found and (found.accuracy, found.pairs) for a, row in table["mean"].items() for b, found in row.items()
     }
@@ -195,11 +196,11 @@ def test_twins_are_even_for_who_counts_what_there_is_to_see() -> None:
             impossible.append(Scores(end, end, end))
         groups += [("vanish", "sight"), ("appear", "sight")]
         twins.append((2 * scene, 2 * scene + 1))
-    table = accuracy_table(groups, possible, impossible, twins)["mean"]
+    table = accuracy_table(outcome_table(groups, possible, impossible, twins))["mean"]
     shares = {concept: found["sight"] and found["sight"].accuracy for concept, found in table.items()}
     assert shares == {"vanish": 0.0, "appear": 1.0, "vanish + appear": 0.5, "all": 0.5}
     both = table["vanish + appear"]["all"]
     assert both is not None and (both.pairs, both.ties) == (20, 20) and table["all"]["all"].pairs == 40  # type: ignore
     surprised = [Scores(*(value + 0.01 for value in scores)) for scores in impossible]
-    table = accuracy_table(groups, possible, surprised, twins)["mean"]
+    table = accuracy_table(outcome_table(groups, possible, surprised, twins))["mean"]
     assert table["vanish + appear"]["sight"].accuracy == 1.0 and table["vanish"]["sight"].accuracy == 0.0  # type: ignore
