@@ -9,6 +9,7 @@
    are not known leave dashes and plain words.
 5. A sweep has its section, with every headline figure at every setting, and its time is that of all settings.
 6. The extended plots draw bands and dashes in the page's colours.
+7. A browser plays every film and has nothing to complain of, and nothing is wider than a telephone.
 """
 
 import csv
@@ -20,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser import look
 from comparison import judge, metrics, paired, seeded, swept
 from markupsafe import Markup
 
@@ -292,3 +294,10 @@ def test_bands_and_dashes_follow_the_page() -> None:
     assert "few" in svg and "many" in svg and "stroke-dasharray" in svg
     assert not re.findall(r"(?:fill|stroke): #", svg)
     assert Figure("a", 1.0) == Figure("a", 1.0, None, None, None)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_a_browser_plays_every_film_without_a_complaint(html: str, width: int, tmp_path: Path) -> None:
+    seen = look(html, width, tmp_path)
+    assert seen["played"] == [True] * len(metrics()["films"]["films"])
+    assert seen["content"] <= seen["width"] == width and not seen["console"]
