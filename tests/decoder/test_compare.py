@@ -304,8 +304,9 @@ def test_the_whole_job(tmp_path: Path) -> None:
     assert both["value"] == pytest.approx(apart[0] - apart[1]) and both["n"] == metrics["surprise"]["pairs"]
     distance = metrics["distance"]
     if not missing_weights():
-        half = distance["clips"]  # of 24 test clips, far fewer than were asked for
-        assert half == 12 and all(row.get("n_truth", half) == half for row in distance["rows"].values())
+        half = distance["clips"]  # far fewer than were asked for
+        there = len((tmp_path / "c" / "worlds" / "test.csv").read_text().splitlines()) - 1
+        assert half == there // 2 < 64 and all(row.get("n_truth", half) == half for row in distance["rows"].values())
         assert distance["rows"]["jepa-pixels"]["fvd"]["n"] == half
         assert [part["first"] for part in distance["horizons"]] == [4, 8]
         assert distance["horizons"][0]["rows"].keys() >= {"truth", "jepa", "pixels", "copy", "jepa-pixels"}
