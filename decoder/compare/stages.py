@@ -108,8 +108,8 @@ def _halves(videos: Tensor, most: int) -> tuple[Tensor, Tensor] | None:
 
 
 def _horizons(bench: Bench, features: Callable[[Tensor], Tensor], count: int) -> list[dict[str, Any]]:
-    """Distances of as many frames as a clip has, all of them drawn, at the begin and at the end of the roll-outs; at
-    most `count` long clips, from as many others at the same frames."""
+    """Distances of as many frames as a clip has, all of them drawn, where roll-outs begin and where they end; at most
+    `count` long clips, from as many others at the same frames."""
     length, lengths = bench.data.num_frames, bench.config.rollout_lengths
     halves = _halves(bench.decoder.to_unit(bench.long).clamp(0, 1).cpu(), count)
     if halves is None or lengths < 2:
