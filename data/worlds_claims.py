@@ -63,7 +63,8 @@ class Hits:
 
 @dataclass(frozen=True)
 class Interaction:
-    """Means over the hits of each clip (N,); NaN where there is no hit, and but for `error` where no object is found.
+    """Means over the hits of each clip (N,); NaN where there is no hit, and where no object is found but for
+    `error` and `found`.
 
     Who loses an object is charged as who leaves it standing still, and nobody is charged more: an error is at most the
     true speed. Losing an object after a contact so never makes `error` smaller; `found` tells how often it happened,

@@ -3,6 +3,8 @@
 A training step is counted on a few clips and scaled to all of them: operations are the same for every clip of a size.
 """
 
+from itertools import combinations
+
 import torch
 from torch import Tensor
 
@@ -41,8 +43,8 @@ def pretrain_operations(config: PretrainConfig) -> float:
     for draw in range(DRAWS):
         generator = torch.Generator().manual_seed(draw)
         masks = [Mask(*(ids[:CLIPS] for ids in sample_mask(mask, grid, size, generator))) for mask in config.masks]
-        each = [count([mask]) for mask in masks] if config.masks_per_step else [count(masks)]
-        steps.append(sum(each) / len(each) * (config.masks_per_step or 1))
+        each = [count(list(chosen)) for chosen in combinations(masks, config.masks_per_step or len(masks))]
+        steps.append(sum(each) / len(each))
     return sum(steps) / DRAWS / CLIPS * size * config.trainer.max_steps
 
 

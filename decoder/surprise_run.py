@@ -238,7 +238,7 @@ def _row(table: Path, number: int, line: dict[str, str], path: Path) -> VideoRow
 
 
 def twin_places(pairs: Sequence[tuple[VideoRow, VideoRow]]) -> list[tuple[int, int]]:
-    """Places (earlier, later) of pairs that name each other as twins, for `accuracy_table`."""
+    """Places (earlier, later) of pairs that name each other as twins, for `outcome_table`."""
     place = {possible.pair: i for i, (possible, _) in enumerate(pairs)}
     found = [(i, place.get(possible.twin, -1)) for i, (possible, _) in enumerate(pairs)]
     return [(i, j) for i, j in found if i < j and found[j] == (j, i)]

@@ -8,6 +8,7 @@ import pytorch_lightning as pl
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
 
 from jepa.diagnostics import PredictionErrors, assess, effective_rank, feature_std, observe, variety
 from jepa.jepa import JEPA
@@ -27,7 +28,8 @@ class JEPAModule(pl.LightningModule):
 
     def configure_model(self) -> None:
         if self.device_mesh is not None:  # trainer.strategy=fsdp
-            shard(self.jepa)
+            strategy = self.trainer.strategy
+            shard(self.jepa, init_device_mesh(strategy.root_device.type, (self.trainer.world_size,)))
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         if self.jepa.config.regulariser == "sigreg":

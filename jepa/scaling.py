@@ -7,6 +7,7 @@ by an attribute `recompute`.
 from collections.abc import Iterator
 
 from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 
@@ -33,12 +34,12 @@ def compile_blocks(model: nn.Module) -> None:
             block.compile(dynamic=True)
 
 
-def shard(model: nn.Module) -> None:
+def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     """FSDP2: every process keeps a part of each weight, its gradient and its averages, and gathers a block at a time.
 
     The target encoder is cut like the context encoder, so that its moving average is taken part by part.
     """
     for module, blocks in stacks(model):
         for block in blocks:
-            fully_shard(block)
-        fully_shard(module, reshard_after_forward=True)  # also where no backward pass would free it
+            fully_shard(block, mesh=mesh)
+        fully_shard(module, mesh=mesh, reshard_after_forward=True)  # also where no backward pass would free it

@@ -107,6 +107,11 @@ class Bench:
             self._rolled[arm.name] = video
         return video
 
+    def forget_long(self) -> None:
+        """Free the long clips and what was made of them, half a gigabyte an arm in a larger setting."""
+        self._rolled.clear()
+        self.__dict__.pop("long", None)
+
     def clips(self, count: int, rows: np.ndarray | None = None, world: str = "worlds") -> list[Tensor]:
         """Batches (B, C, T, H, W) of the clips of a world: the first `count`, or those of `rows`.
 

@@ -32,7 +32,7 @@ COUNTS = ("n", "clips", "pairs")
 SEEDED = re.compile(r"(.*?)by_seed/([^/]+)/(.+)")  # what stands before, the seed, what stands behind
 PAIRED = re.compile(r"/[a-z]\w*-[a-z]\w*/")  # the difference of two arms
 SHARES = re.compile(
-    r"^(representation|surprise)/|/(best_)?(found|colour|shape|count|hidden|returned)(/|$)"
+    r"(^|/)(representation|surprise)/|/(best_)?(found|colour|shape|count|hidden|returned)(/|$)"
 )  # of something: none lies outside 0..1
 
 NAMES = {
@@ -69,7 +69,8 @@ NAMES = {
     "by_seed/SEED/…": "all of it, for each model seed. Without: the mean over seeds of what has an interval in every "
     "seed; the interval adds, in quadrature, half the width of the clips’ interval (its mean over seeds) and that of "
     "the 95\u00a0% t interval of the mean over seeds; n is the smallest. Counts, times and all else: of the first seed",
-    "detail/detail=D/…": "at that setting of the worlds’ unpredictable detail; without: of the first setting",
+    "detail/detail=D/…": "at that setting of the worlds’ unpredictable detail; without: of the first setting, but for "
+    "seconds/total, which is of all",
     "detail/change/…/FIRST-SECOND/…": "the difference at the largest setting less that at the smallest, the two "
     "intervals added in quadrature",
 }

@@ -12,7 +12,8 @@ from decoder.compare.findings import final, last_length
 from decoder.compare.judge import Judge, Measure, Number, Verdict, interval, tell
 from decoder.compare.labels import ENCODERS, PAIRS, Format, Label, one, pick, share, signed, three, two
 
-GROWS, SHRINKS = ("lead grows", "lag shrinks"), ("lead shrinks", "lag grows")  # for A, and against A
+GROWS = ("lead grows", "lag shrinks", "lag turned")  # for A
+SHRINKS = ("lag grows", "lead shrinks", "lead lost")  # against A
 
 
 @dataclass(frozen=True)
@@ -97,15 +98,18 @@ def _moved(
     before, after = (
         better * (figures[f"detail/detail={place(settings):g}/{name}"].value or 0.0) for place in (min, max)
     )
+    turned = before * after < 0
     if better * change.value > 0:
-        return GROWS[after <= 0], change
-    return SHRINKS[before <= 0], change
+        return GROWS[2 if turned else after <= 0], change
+    return SHRINKS[2 if turned else after >= 0], change
 
 
 def _told(letter: str, outcomes: Mapping[str, str]) -> str:
     return tell(outcomes, {
         "lead grows": f"A’s lead over {letter} grows in {{}}",
         "lag shrinks": f"A’s lag behind {letter} shrinks in {{}}",
+        "lag turned": f"A’s lag behind {letter} becomes a lead in {{}}",
+        "lead lost": f"A’s lead over {letter} becomes a lag in {{}}",
         "lead shrinks": f"A’s lead over {letter} shrinks in {{}}",
         "lag grows": f"A’s lag behind {letter} grows in {{}}",
         "uncertain": f"between A and {letter} there is no certain change in {{}}",

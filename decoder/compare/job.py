@@ -25,6 +25,7 @@ from decoder.compare.page import write_page
 from decoder.compare.plan import CompareConfig, Trained, check, trained
 from decoder.compare.stages import STAGES
 from decoder.machine import commit, environment
+from decoder.metric_weights import missing_weights
 from decoder.stages import PLAN, Ledger, Stage, claim, run_stages
 from decoder.train import train_decoder
 from decoder.train_opponents import train_futures, train_pixels
@@ -42,31 +43,42 @@ def compare(config: CompareConfig) -> Path:
     check(config)
     if config.sweep:
         return sweep(config)
-    return _report(Path(config.out), measured(config))
+    report = _report(Path(config.out), measured(config))
+    Todo(Path(config.out)).end()
+    return report
 
 
 def sweep(config: CompareConfig) -> Path:
     """The comparison at each setting of the worlds' unpredictable detail, and one page over all of them.
 
     Settings are in out/detail/D, and the page beside them. What a plain comparison in `out` has trained is not trained
-    again: it stands for its own setting, and keeps its page.
+    again: it stands for its own setting, and its page is written again, with what is measured now.
     """
-    out, rows, found = Path(config.out), [], []
+    out = Path(config.out)
+    rows: list[dict[str, Any]] = []
+    found: list[dict[str, Any]] = []
+    folders: list[Path] = []
     plain = load_config(WorldConfig, config.worlds, config.world).detail
     for detail in config.detail:
         print(f"\ndetail {detail:g}", flush=True)
         folder = out / "detail" / f"{detail:g}"
         if detail == plain and (out / PLAN).is_file() and not folder.exists():
-            metrics = measured(replace(config, sweep=""))
+            folder, part = out, replace(config, sweep="")
         else:
-            metrics = measured(replace(config, sweep="", out=str(folder), world=[*config.world, f"detail={detail:g}"]))
-            _report(folder, metrics)
+            part = replace(config, sweep="", out=str(folder), world=[*config.world, f"detail={detail:g}"])
+        metrics = measured(part)
+        _report(folder, metrics)
+        folders.append(folder)
         found.append(metrics)
         sections = {key: metrics[key] for key in (*STAGES, "by_seed", "seconds", "measured")}
         rows.append({"detail": detail, **sections})
     total = sum(metrics["seconds"]["total"] for metrics in found)
-    return _report(out / "detail", {**found[0], "setting": out.name, "seconds": found[0]["seconds"] | {"total": total},
-                                    "config": asdict(config), "detail": rows})  # fmt: skip
+    by = {f"{row['detail']:g}/{stage}": at for row in rows for stage, at in row["measured"].items()}
+    report = _report(out / "detail", {**found[0], "setting": out.name, "measured": by, "config": asdict(config),
+                                      "seconds": found[0]["seconds"] | {"total": total}, "detail": rows})  # fmt: skip
+    for folder in folders:  # not before: killed, a round goes on where it was, with none of its settings again
+        Todo(folder).end()
+    return report
 
 
 def measured(config: CompareConfig) -> dict[str, Any]:
@@ -76,7 +88,7 @@ def measured(config: CompareConfig) -> dict[str, Any]:
     stages = plan(config, arms)
     training = [stage for stage in stages if _base(stage) in TRAININGS]
     claim(out, training)  # what is measured may change; what is trained may not
-    ledger, again = Ledger(out / "stages.json"), Todo(out / "evaluate.json")
+    ledger, again = Ledger(out / "stages.json"), Todo(out)
     measuring = [stage for stage in stages if stage not in training]
     if config.only == "evaluate":
         missing = [stage.title for stage in training if not stage.done]
@@ -89,21 +101,24 @@ def measured(config: CompareConfig) -> dict[str, Any]:
                 ledger.forget(stage.name)
             stage.result.unlink(missing_ok=True)
     run_stages([replace(stage, run=again.done_by(stage)) if stage in measuring else stage for stage in stages], ledger)
-    again.end()
     return gather(config, arms, stages, ledger)
 
 
 class Todo:
-    """What `only=evaluate` has still to measure again, in a file: killed and started again, it goes on from there."""
+    """What `only=evaluate` has still to measure again, in a file of the comparison's folder: killed and started again,
+    it goes on from there. The file stays until the page is written, for it also says what this round has done."""
 
-    def __init__(self, file: Path) -> None:
-        self.file = file
-        self.names: list[str] = read_json(file)["stages"] if file.is_file() else []
+    def __init__(self, out: Path) -> None:
+        self.file = out / "evaluate.json"
+        found = read_json(self.file) if self.file.is_file() else {"round": [], "left": []}
+        self.round: list[str] = found["round"]
+        self.names: list[str] = found["left"]
 
     def begin(self, names: list[str]) -> None:
-        """Note all of them, unless a round has begun that was never finished."""
-        if not self.file.is_file():
-            self._write(names)
+        """Note those that this round has not seen yet: all of them, unless one was never finished."""
+        fresh = [name for name in names if name not in self.round]
+        self.round = [*self.round, *fresh]
+        self._write([*self.names, *fresh])
 
     def done_by(self, stage: Stage) -> Callable[[], object]:
         """Run a stage, and strike it off."""
@@ -121,7 +136,7 @@ class Todo:
 
     def _write(self, names: list[str]) -> None:
         self.names = names
-        write_text(self.file, json.dumps({"stages": names}, indent=2) + "\n")
+        write_text(self.file, json.dumps({"round": self.round, "left": names}, indent=2) + "\n")
 
 
 def _measured_otherwise(stage: Stage) -> bool:
@@ -177,6 +192,7 @@ def plan(config: CompareConfig, arms: Sequence[Trained]) -> list[Stage]:
         for name, measurement in STAGES.items():
             result = bench.trained.folder / "measured" / f"{name}.json"
             settings = {key: getattr(config, key) for key in measurement.settings}
+            settings |= {"weights": not missing_weights()} if measurement.weighed else {}
             run = _measuring(measurement.run, settings, bench, result)
             stages.append(Stage(_named(name, seed), measurement.title, settings, "", result, run))
     return stages

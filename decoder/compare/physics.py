@@ -60,6 +60,7 @@ def measure_rollout(bench: Bench) -> dict[str, Any]:
             for key, value in row.items():
                 at = {"first": low, "last": high - 1, **value}
                 rows.setdefault(name, {}).setdefault(key, []).append(at)
+    bench.forget_long()  # the last stage that looks at them
     return {"clips": len(whole), "samples": bench.config.rollout_samples, "frames": len(frames), "seen": length // 2,
             "clip_frames": length, "rows": rows}  # fmt: skip
 

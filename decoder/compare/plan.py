@@ -33,7 +33,8 @@ class CompareConfig:
     points              how often along training the representations are probed.
     probe_clips         training clips that a probe learns from; 0: all.
     clips, samples      test clips that are drawn, and drawings of each.
-    distance_clips      test clips for the Fréchet and kernel video distances; 0: not measured.
+    distance_clips      test clips for the Fréchet and kernel video distances, 0: not measured; those along roll-outs
+                        stand on a quarter as many long clips.
     rollout_clips, rollout_lengths    long clips, and how many clip lengths of them are predicted.
     rollout_samples     drawings of each long clip.
     hidden_clips        videos with a bar in every scene, among which those are found that show permanence.
@@ -180,7 +181,8 @@ def _pixels(decoder: DecoderTrainConfig, jepa: PretrainConfig, folder: Path) -> 
     )
     for key in ("seed", "condition_dim", "model", "flow", "optim", "sampling", "trainer"):
         setattr(found, key, getattr(decoder, key))
-    found.mix.tasks, found.mix.contexts = decoder.mix.tasks, decoder.mix.contexts
+    for key in ("tasks", "contexts", "condition_dropout"):
+        setattr(found.mix, key, getattr(decoder.mix, key))
     return found
 
 
@@ -188,7 +190,8 @@ def _futures(decoder: DecoderTrainConfig, folder: Path) -> FuturesTrainConfig:
     found = FuturesTrainConfig(jepa=decoder.jepa, out=f"{folder}/futures", data=decoder.data)
     for key in ("seed", "latent_clips", "model", "flow", "optim", "sampling", "trainer"):
         setattr(found, key, getattr(decoder, key))
-    found.mix.tasks, found.mix.contexts = decoder.mix.tasks, decoder.mix.contexts
+    for key in ("tasks", "contexts", "condition_dropout"):
+        setattr(found.mix, key, getattr(decoder.mix, key))
     return found
 
 

@@ -161,26 +161,28 @@ def measure_cost(bench: Bench) -> dict[str, Any]:
 
 
 class Measurement(NamedTuple):
-    """Title, what measures, and the settings on which its outcome depends: with others it is measured again."""
+    """Title, what measures, and the settings on which its outcome depends: with others it is measured again; so is
+    what needs weights (`weighed`: LPIPS, I3D) when those have been installed since."""
 
     title: str
     run: Callable[[Bench], dict[str, Any]]
     settings: tuple[str, ...]
+    weighed: bool = False
 
 
 STAGES = {
     "representation": Measurement("What the features know, along training and by labels", representation,
                                   ("points", "probe_clips", "label_fractions")),
     "pictures": Measurement("Pictures: PSNR, SSIM, LPIPS of every task", measure_pictures,
-                            ("plus", "clips", "samples", "tasks")),
+                            ("plus", "clips", "samples", "tasks"), weighed=True),
     "distance": Measurement("Fréchet and kernel video distances", measure_distance,
-                            ("plus", "distance_clips", "rollout_clips", "rollout_lengths")),
+                            ("plus", "distance_clips", "rollout_clips", "rollout_lengths"), weighed=True),
     "rollout": Measurement("Long-range coherence: predictions fed back", measure_rollout,
                            ("plus", "rollout_clips", "rollout_lengths", "rollout_samples")),
     "physics": Measurement("Object permanence and interaction", measure_physics,
                            ("plus", "clips", "samples", "hidden_clips")),
     "surprise": Measurement("Surprise: possible against impossible", measure_surprise,
                             ("plus", "surprise_step", "surprise_samples", "surprise_pixels", "real_pairs")),
-    "cost": Measurement("Cost, and quality by sampling steps", measure_cost, ("plus", "clips", "steps")),
+    "cost": Measurement("Cost, and quality by sampling steps", measure_cost, ("plus", "clips", "steps"), weighed=True),
     "films": Measurement("Films", films, ("plus", "clips", "films")),
 }  # fmt: skip

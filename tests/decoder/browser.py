@@ -40,9 +40,6 @@ def look(page: str, width: int, folder: Path) -> dict[str, Any]:
         "--disable-gpu",
         "--enable-logging=stderr",
         "--virtual-time-budget=20000",
-    ]
-    flags += [
-        "--virtual-time-budget=20000",
         "--autoplay-policy=no-user-gesture-required",
         f"--user-data-dir={folder / 'profile'}",
     ]

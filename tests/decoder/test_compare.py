@@ -18,6 +18,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -172,7 +173,46 @@ def test_measuring_again_goes_on_where_it_was_killed(staged: tuple[CompareConfig
     assert ran[count:] == names * 3
 
 
-def test_a_sweep_uses_the_plain_run_and_leaves_it_as_it_is(
+def test_a_sweep_killed_while_it_measures_again_measures_no_setting_twice(
+    staged: tuple[CompareConfig, list[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, ran = staged
+    wide = replace(config, sweep="detail", detail=[0.0, 1.0])
+    job.compare(wide)
+    count, pages = len(ran), []
+
+    def page(out: Path, metrics: dict[str, Any]) -> Path:
+        pages.append(out)
+        if len(pages) == 1:  # the first setting is measured
+            raise KeyboardInterrupt
+        return out / "report.html"
+
+    monkeypatch.setattr(job, "write_page", page)
+    again = replace(wide, only="evaluate")
+    with pytest.raises(KeyboardInterrupt):
+        job.compare(again)
+    job.compare(again)
+    assert ran[count:] == list(job.STAGES) * 2, "each setting once"
+    job.compare(again)
+    assert ran[count:] == list(job.STAGES) * 4, "and, asked for again, once more"
+
+
+def test_a_round_takes_in_seeds_that_are_asked_for_later(
+    staged: tuple[CompareConfig, list[str]], killed: set[str]
+) -> None:
+    config, ran = staged
+    both = replace(config, seeds=[0, 1])
+    job.compare(both)
+    count, names = len(ran), list(job.STAGES)
+    killed.add("films/0")
+    with pytest.raises(KeyboardInterrupt):
+        job.compare(replace(config, only="evaluate"))
+    killed.clear()
+    job.compare(replace(both, only="evaluate"))
+    assert sorted(ran[count:]) == sorted([*names, *(f"{name}/1" for name in names)])
+
+
+def test_a_sweep_uses_the_plain_run_and_trains_nothing_of_it_again(
     staged: tuple[CompareConfig, list[str]], killed: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config, ran = staged
@@ -191,10 +231,10 @@ def test_a_sweep_uses_the_plain_run_and_leaves_it_as_it_is(
     killed.clear()
     job.compare(wide)
     assert ran[one:] == ran[:one], "one other setting, and nothing twice"
-    assert pages == [out / "detail" / "0.75", out / "detail"]
+    assert pages == [out / "detail" / "0.75", out, out / "detail"]
     after = {file: file.read_bytes() for file in before}
     ledger = out / "stages.json"
-    assert {file for file in before if after[file] != before[file]} <= {ledger}
+    assert {file for file in before if after[file] != before[file]} <= {ledger, out / "metrics.json"}
     metrics = json.loads((out / "detail" / "metrics.json").read_text())
     assert [row["detail"] for row in metrics["detail"]] == [0.75, plain] and metrics["setting"] == out.name
     for row in metrics["detail"]:

@@ -217,7 +217,8 @@ def lead(first: float, last: float, seeds: int = 1) -> Verdict:
 
 @pytest.mark.parametrize(("first", "last", "mark", "words"), [
     (1.0, 2.0, "For A in part", "A’s lead over B grows in PSNR;"),
-    (-2.0, 2.0, "For A in part", "A’s lead over B grows in PSNR;"),
+    (-2.0, 2.0, "For A in part", "A’s lag behind B becomes a lead in PSNR;"),
+    (2.0, -2.0, "Against A in part", "A’s lead over B becomes a lag in PSNR;"),
     (-2.0, -1.0, "For A in part", "A’s lag behind B shrinks in PSNR;"),
     (2.0, 1.0, "Against A in part", "A’s lead over B shrinks in PSNR;"),
     (-1.0, -2.0, "Against A in part", "A’s lag behind B grows in PSNR;"),

@@ -5,6 +5,7 @@
 - what was visible counts for nothing; a perfect drawing scores 0, 1 and 0; a blurred picture is worse for LPIPS than a
   faint veil of equal PSNR.
 - frames below 64 pixels are enlarged for LPIPS, larger ones and their shape are kept; grey pictures are taken.
+- what LPIPS remembers of its network is what that would say again, and a truth is computed once.
 - shapes that do not match, and masks that hide nothing, are errors.
 
 What needs LPIPS needs the weights of `make metrics`, and skips without.
@@ -22,7 +23,7 @@ from torchmetrics.functional.image import (
 )
 
 from decoder.metric_weights import ALEXNET_FILE, alexnet_state, installed
-from decoder.perceptual import load_lpips, picture_errors
+from decoder.perceptual import _Remembering, load_lpips, picture_errors
 
 
 @pytest.fixture(scope="module")
@@ -132,3 +133,23 @@ def test_what_cannot_be_measured(pair: tuple[Tensor, Tensor]) -> None:
         picture_errors(drawn, truth, [])
     with pytest.raises(ValueError, match=r"hidden must be \(5, 24, 32\) bool"):
         picture_errors(drawn, truth, torch.ones(5, dtype=torch.bool))
+
+
+def test_what_is_remembered_of_a_network_is_what_it_would_say() -> None:
+    class Counting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.asked = 0
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.asked += 1
+            return x.square()
+
+    inner = Counting()
+    network = _Remembering(inner)
+    truths, drawings = torch.rand(2, 3, 3, 8, 8), torch.rand(6, 3, 3, 8, 8)
+    for batch, truth in enumerate(truths):
+        for drawn in drawings[3 * batch : 3 * batch + 3]:
+            for asked in (drawn, truth):
+                assert torch.equal(network(asked), asked.square())
+    assert inner.asked == 6 + 2, "every drawing once, and every truth once"
