@@ -18,9 +18,7 @@ GONE = 0.05  # share of frames with an object, below which it is lost
 
 
 Rivals = Mapping[str, Mapping[str, Outcome]]  # {letter of a rival: {what was compared: how A stands}}
-Keys = Mapping[
-    str, tuple[str, bool]
-]  # {what is compared: (name of the figure, ARM in it, and whether lower is better)}
+Keys = Mapping[str, tuple[str, bool]]  # {what is compared: (the figure's name with ARM in it, whether lower is better)}
 
 
 def verdicts(judge: Judge) -> list[Verdict]:

@@ -11,7 +11,6 @@
 """
 
 import base64
-import copy
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -21,6 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from browser import look
+from comparison import changed
 
 from data import write_video
 from decoder.charts import COLOURS, Line, line_chart, running_mean
@@ -78,13 +78,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "commit": "0123456789ab",
         "seeds": {"worlds": 0, "pretrain": 0},
     }  # fmt: skip
-    for dotted, value in changes.items():
-        *rooms, key = dotted.split("__")
-        room = found
-        for name in rooms:
-            room = room[name]
-        room[key] = copy.deepcopy(value)
-    return found
+    return changed(found, **changes)
 
 
 @pytest.fixture(scope="module")
