@@ -4,7 +4,9 @@ from decoder.conditioning import LatentCondition, NoCondition, Observation, Pixe
 from decoder.decoder import ClipConfig, Decoder, DecoderConfig, draw_video
 from decoder.dit import DenoiserSize, VideoDiT, VideoDiTConfig
 from decoder.flow import FlowConfig
+from decoder.futures import Futures
 from decoder.latents import LatentSource, LatentStats, measure_latents
+from decoder.pixels import PixelModel
 
 __all__ = [
     "ClipConfig",
@@ -12,12 +14,14 @@ __all__ = [
     "DecoderConfig",
     "DenoiserSize",
     "FlowConfig",
+    "Futures",
     "LatentCondition",
     "LatentSource",
     "LatentStats",
     "NoCondition",
     "Observation",
     "PixelCondition",
+    "PixelModel",
     "VideoDiT",
     "VideoDiTConfig",
     "draw_video",

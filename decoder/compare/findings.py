@@ -6,7 +6,7 @@ Notable:
   pretraining as well.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 from decoder.compare.figures import Figure
 from decoder.compare.judge import SPLIT, Judge, Outcome, Verdict, judged, listed, tell
@@ -76,14 +76,23 @@ def _versus(judge: Judge, name: str, arm: str, other: str, lower: bool = False) 
     return judge.versus(name.replace("ARM", arm), name.replace("ARM", other), lower)
 
 
-def _clauses(rivals: Rivals, phrases: Callable[[str], Mapping[Outcome, str]]) -> list[str]:
-    """A clause for each rival; what could be compared with none is said of the first alone."""
+def _clauses(rivals: Rivals, phrases: Mapping[Outcome, str]) -> list[str]:
+    """A clause for everything that came out alike, with the rivals and what was compared in place of {who} and {what}.
+
+    What could be compared with no rival is said of the first alone.
+    """
     first = next(iter(rivals.values()))
-    known = {
-        letter: {noun: outcome for noun, outcome in of.items() if of is first or (outcome, first[noun]) != (None, None)}
-        for letter, of in rivals.items()
-    }
-    return [tell(outcomes, phrases(letter)) for letter, outcomes in known.items()]
+    clauses = []
+    for outcome, phrase in phrases.items():
+        groups: dict[str, list[str]] = {}  # {what was compared: the rivals against which it came out so}
+        for letter, of in rivals.items():
+            nouns = [noun for noun, found in of.items() if found == outcome]
+            if outcome is None and of is not first:
+                nouns = [noun for noun in nouns if first[noun] is not None]
+            if nouns:
+                groups.setdefault(listed(nouns), []).append(letter)
+        clauses += [phrase.format(who=listed(letters), what=what) for what, letters in groups.items()]
+    return clauses
 
 
 def resolution(figures: Mapping[str, Figure], stage: str) -> str:
@@ -98,12 +107,12 @@ def _pictures(judge: Judge) -> Verdict:
     fvd = "distance/rows/ARM/fvd"
     rivals = _against(judge, {"PSNR": (psnr, False), "LPIPS": (lpips, True), "Fréchet distance": (fvd, True)})
     clauses = [
-        *_clauses(rivals, lambda letter: {
-            1: f"A’s pictures are closer to the truth than {letter}’s by {{}}",
-            -1: f"{letter}’s pictures are closer to the truth than A’s by {{}}",
-            0: f"by {{}} nothing is decided between A and {letter}",
-            SPLIT: f"by {{}} the seeds disagree on A and {letter}",
-            None: f"A’s and {letter}’s pictures were not compared by {{}}",
+        *_clauses(rivals, {
+            1: "A’s pictures are closer to the truth than those of {who} by {what}",
+            -1: "A’s pictures are further from the truth than those of {who} by {what}",
+            0: "by {what} nothing is decided against {who}",
+            SPLIT: "by {what} the seeds disagree on A against {who}",
+            None: "A’s pictures were not compared with those of {who} by {what}",
         }),
         tell({"D": _versus(judge, psnr, "jepa", "futures")}, {
             1: "by PSNR A is ahead of {}",
@@ -156,12 +165,12 @@ def _coherence(judge: Judge) -> Verdict:
         three_arms = pick("jepa", "pixels", "pixels_plus").items()
         still = {label.letter: _versus(judge, at("error"), arm, "copy", True) for arm, label in three_arms}
         lost = {x.letter: judge.versus(at("found").replace("ARM", arm), GONE) for arm, x in three_arms}
-        first, *others = _clauses(rivals, lambda letter: {
-            1: f"A keeps {{}} better than {letter}",
-            -1: f"{letter} keeps {{}} better than A",
-            0: f"it is undecided whether A or {letter} keeps {{}} better",
-            SPLIT: f"the seeds disagree on whether A or {letter} keeps {{}} better",
-            None: f"A and {letter} could not be compared by {{}}",
+        first, *others = _clauses(rivals, {
+            1: "A keeps {what} better than {who}",
+            -1: "A keeps {what} worse than {who}",
+            0: "whether A keeps {what} better than {who} is undecided",
+            SPLIT: "the seeds disagree on whether A keeps {what} better than {who}",
+            None: "A could not be compared with {who} by {what}",
         })  # fmt: skip
         clauses = [
             f"in the last of {lengths:.0f} clip lengths of predictions fed back, {first}",
@@ -198,12 +207,12 @@ def _physics(judge: Judge) -> Verdict:
     rivals = _against(judge, {"bringing a hidden object back": (returned, False),
                               "the colour of what comes back": (colour, False),
                               "the velocity after a collision": (error, True)})  # fmt: skip
-    clauses = _clauses(rivals, lambda letter: {
-        1: f"A is better than {letter} at {{}}",
-        -1: f"{letter} is better than A at {{}}",
-        0: f"nothing is decided between A and {letter} at {{}}",
-        SPLIT: f"the seeds disagree on whether A or {letter} is better at {{}}",
-        None: f"A and {letter} could not be compared at {{}}",
+    clauses = _clauses(rivals, {
+        1: "A is better than {who} at {what}",
+        -1: "A is worse than {who} at {what}",
+        0: "against {who} nothing is decided at {what}",
+        SPLIT: "the seeds disagree on whether A is better than {who} at {what}",
+        None: "A could not be compared with {who} at {what}",
     })  # fmt: skip
     arms = pick("jepa", "pixels", "pixels_plus", "futures", "copy", "truth")
     found = "physics/interaction/rows/ARM/found"
