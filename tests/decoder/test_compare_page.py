@@ -224,7 +224,9 @@ def test_what_is_missing_is_said(unplotted: None) -> None:
     told = verdicts(judge(found))
     assert "A’s pictures were not compared with those of B by LPIPS and Fréchet distance" in told[1].sentence
     assert told[1].mark == "A ahead in part" and "B+" not in told[1].sentence
-    assert "not be compared with B at bringing a hidden object back and the colour of what comes back" in told[3].sentence
+    assert (
+        "not be compared with B at bringing a hidden object back and the colour of what comes back" in told[3].sentence
+    )
     assert "clip by clip" not in words.replace("Clip by clip", "").replace("compared clip by clip", "")
     assert (
         told[0].mark == "A ahead"
