@@ -2,7 +2,8 @@
 
 1. The opponents are trained as the decoder is: data, denoiser, tasks, contexts, steps and seed are equal, and so are
    the denoisers, to the last parameter; learning rate and times of the flow may be an arm's own, nothing else. B+
-   differs from B in its steps alone, by what pretraining the JEPA costs.
+   differs from B in its steps alone, by what pretraining the JEPA costs. B and D alone, by their own files, have the
+   same optimizer and flow.
 2. The masked-pixel arm differs from the JEPA in its targets alone.
 3. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures everything
    anew, exactly once: killed and given again, it goes on.
@@ -31,7 +32,7 @@ from decoder.compare.plan import CompareConfig, Trained, trained
 from decoder.latents import LatentSource
 from decoder.metric_weights import missing_weights
 from decoder.train import build_decoder
-from decoder.train_opponents import build_pixels
+from decoder.train_opponents import FuturesTrainConfig, PixelTrainConfig, build_pixels
 from jepa import JEPA, ConfigError
 from jepa.config import load_config
 
@@ -69,6 +70,20 @@ def test_the_opponent_is_trained_as_the_decoder_is(arms: Trained) -> None:
     counted = pixels_operations(pixels)
     assert counted == pytest.approx(decoder_operations(decoder, arms.jepa), rel=0.02)
     assert pixels_operations(arms.pixels_plus) > counted
+
+
+@pytest.mark.parametrize("setting", ["worlds_tiny", "worlds_small"])
+def test_an_arm_trained_alone_has_the_settings_of_the_comparison(setting: str) -> None:
+    arms = trained(load_config(CompareConfig, HOUSE / f"configs/compare/{setting}.yaml"), 0)
+    words = [f"jepa={arms.decoder.jepa}"]
+    alone = (
+        (arms.pixels, load_config(PixelTrainConfig, HOUSE / f"configs/pixels/{setting}.yaml")),
+        (arms.futures, load_config(FuturesTrainConfig, HOUSE / f"configs/futures/{setting}.yaml", words)),
+    )
+    for compared, own in alone:
+        for key in ("model", "optim", "flow", "sampling"):
+            assert getattr(compared, key) == getattr(own, key), key
+        assert compared.trainer.max_steps == own.trainer.max_steps and compared.mix.tasks == own.mix.tasks
 
 
 def test_more_steps_pay_for_the_pretraining(arms: Trained) -> None:
