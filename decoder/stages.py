@@ -93,10 +93,12 @@ def run_stages(stages: Sequence[Stage], ledger: Ledger) -> float:
     begun, spent = time.perf_counter(), 0.0
     for number, stage in enumerate(stages, 1):
         elapsed = time.perf_counter() - begun
-        print(f"\n[{elapsed // 60:2.0f}:{elapsed % 60:02.0f}] {number}/{len(stages)} {stage.title}", flush=True)
+        line = f"[{elapsed // 60:2.0f}:{elapsed % 60:02.0f}] {number}/{len(stages)} {stage.title}"
         if stage.done:
-            print(f"        done before, in {duration(ledger.seconds(stage.name))}")
+            took = ledger.seconds(stage.name)  # 0 where it was done elsewhere, and brought here
+            print(f"{line}: done before" + (f", in {duration(took)}" if took else ""))
             continue
+        print(f"\n{line}", flush=True)
         with ledger.timed(stage.name, stage.result.parent):
             stage.run()
         spent += time.perf_counter() - begun - elapsed

@@ -89,7 +89,7 @@ def features(figures: Figures) -> list[Chart]:
     """Accuracy against operations and against the share of labels."""
     charts = []
     for task, title in PROBES.items():
-        lines, unit = _along(figures, task)
+        lines, unit = along(figures, task)
         if lines:
             svg = line_chart(lines, f"operations of pretraining, {unit}", "accuracy", percent=True)
             charts.append(Chart(title, f"Accuracy of a linear probe along pretraining. {BAND}", svg))
@@ -104,7 +104,7 @@ def features(figures: Figures) -> list[Chart]:
     return charts
 
 
-def _along(figures: Figures, task: str) -> tuple[list[Line], str]:
+def along(figures: Figures, task: str) -> tuple[list[Line], str]:
     """A and C over the operations of their pretraining, levels that need none, and the unit of operations."""
     points: dict[str, list[tuple[float, Figure]]] = {"jepa": [], "masked_pixels": []}
     for arm, found in points.items():
