@@ -16,6 +16,7 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -135,7 +136,8 @@ def _decode_all(
     decode = partial(_decode, size=size, backend=backend)
     with open(folder / "frames.bin", "wb") as stream:
         results = isolated_map(decode, paths, workers, timeout)
-        for path, result in tqdm(results, total=len(paths), desc="decoding videos once", unit="video"):
+        every = 0.1 if sys.stderr.isatty() else 10.0  # seconds: a log file keeps every line
+        for path, result in tqdm(results, "decoding videos once", len(paths), unit="video", mininterval=every):
             if isinstance(result, Failure):
                 bad[path] = str(result) if path in result else f"{path}: {result}"
                 continue

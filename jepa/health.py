@@ -7,7 +7,7 @@
 | diverged            | gradients are not finite, step after step, to the end; or, after the warm-up and for a while,  |
 |                     | the predictor makes twice the error of the mean latent, or more                                |
 | collapsed           | spread of the latents below a tenth of its highest or .01; or their effective rank below 2     |
-| partially collapsed | spread or effective rank below half of its highest, and not above three quarters again         |
+| partially collapsed | spread below half of its highest or rank below a third, and never again above that by half     |
 | healthy             | none of these. How much a healthy model knows so far is said by `jepa.diagnostics.verdict`     |
 
 Runs that were made sick on purpose meet them, and none of ten that were not: tests/jepa/sick_runs.py makes both, and
@@ -145,7 +145,7 @@ def _narrowed(curves: Curves) -> Verdict | None:
     spread, rank = curves.get("val/std", ()), curves.get("val/rank", ())
     return _earlier(
         _fallen("partially collapsed", "spread", spread, _highest(spread) / 2),
-        _fallen("partially collapsed", "effective rank", rank, _highest(rank) / 2),
+        _fallen("partially collapsed", "effective rank", rank, _highest(rank) / 3),  # healthy ones have come to .44
     )
 
 

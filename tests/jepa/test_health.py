@@ -43,7 +43,8 @@ GOOD = {
         ({"val/std": curve(0.3, 0.3, 0.1, 0.1)}, "partially collapsed", 30),
         ({"val/std": curve(0.3, 0.1, 0.1, 0.16)}, "partially collapsed", 20),
         ({"val/std": curve(0.3, 0.1, 0.1, 0.3)}, "healthy", 0),
-        ({"val/rank": curve(40, 41, 20, 19)}, "partially collapsed", 30),
+        ({"val/rank": curve(40, 41, 13, 12)}, "partially collapsed", 30),
+        ({"val/rank": curve(87, 67, 53, 45, 41, 40, 39, 38)}, "healthy", 0),  # worlds_small, whose features know motion
         ({"val/std": curve(0.3, 0.3, 0.02, 0.02)}, "collapsed", 30),
         ({"val/std": curve(0.005, 0.005)}, "collapsed", 10),
         ({"val/rank": curve(1.5, 1.5, 1.5)}, "collapsed", 10),
