@@ -17,14 +17,8 @@ from foreign import GRID, VJEPA1, meta_file, random_model
 from torch import nn
 
 from data.transforms import ClipTransform
-from jepa import (
-    JEPA,
-    CheckpointError,
-    preset,
-)
-from jepa.checkpoints import (
-    transformers_config,
-)
+from jepa import JEPA, CheckpointError, preset
+from jepa.checkpoints import transformers_config
 from jepa.exchange import SHORTER_SIDE, ImportConfig, import_model
 from jepa.presets import PRESETS
 

@@ -16,21 +16,9 @@ import torch
 import torch.nn.functional as F
 from foreign import ENDS, GRID, VJEPA1, Same, block_keys, meta_file, random_model, randomise, released
 
-from jepa import (
-    JEPA,
-    AttentiveClassifier,
-    CheckpointError,
-    ConfigError,
-    Grid,
-    JEPAConfig,
-    from_pretrained,
-    task_mask,
-)
+from jepa import JEPA, AttentiveClassifier, CheckpointError, ConfigError, Grid, JEPAConfig, from_pretrained, task_mask
 from jepa.attentive import ClassifierConfig
-from jepa.checkpoints import (
-    read_official,
-    read_transformers,
-)
+from jepa.checkpoints import read_official, read_transformers
 from jepa.config import EncoderConfig, PredictorConfig
 from jepa.exchange import ExportConfig, ImportConfig, export_model, import_model
 from jepa.posembed import sincos3d

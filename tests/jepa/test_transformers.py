@@ -21,22 +21,9 @@ from foreign import Same, encoded, released
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from jepa import (
-    JEPA,
-    AttentiveClassifier,
-    CheckpointError,
-    ConfigError,
-    Grid,
-    JEPAConfig,
-    from_pretrained,
-    task_mask,
-)
+from jepa import JEPA, AttentiveClassifier, CheckpointError, ConfigError, Grid, JEPAConfig, from_pretrained, task_mask
 from jepa.attentive import ClassifierConfig
-from jepa.checkpoints import (
-    read_transformers,
-    transformers_names,
-    write_transformers,
-)
+from jepa.checkpoints import read_transformers, transformers_names, write_transformers
 from jepa.config import EncoderConfig, PredictorConfig
 from jepa.exchange import ExportConfig, ImportConfig, export_model, import_model
 
