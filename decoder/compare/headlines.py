@@ -50,6 +50,8 @@ def headlines(figures: Mapping[str, Figure], score: str) -> list[Headline]:
         ("Fréchet distance, lower is closer", "Fréchet distance", "distance/rows/{}/fvd", one, True),
         ("Error of place after roll-outs, px", "the place of the object at the end of roll-outs",
          f"rollout/rows/{{}}/error/{begin}", two, True),
+        ("Found of its colour after roll-outs", "the object and its colour at the end of roll-outs",
+         f"rollout/rows/{{}}/colour/{begin}", share, False),
         ("Hidden objects that come back", "hidden objects that come back", "physics/permanence/rows/{}/returned",
          share, False),
         ("Error of velocity after a hit, px a frame", "the velocity after a collision",

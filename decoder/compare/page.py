@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from decoder.compare import charts, tables
+from decoder.compare.brief import brief
 from decoder.compare.figures import NAMES, Figure, figures, write_csv
 from decoder.compare.findings import fairness, surprise_score, verdicts
 from decoder.compare.headlines import dial
@@ -41,10 +42,12 @@ class WallFilm:
 
 
 def write_page(out: Path, metrics: dict[str, Any]) -> Path:
-    """Write `out/report.html` and `out/metrics.csv`; the path of the former. Films are read from below `out`."""
+    """Write `out/report.html`, `out/report.md` and `out/metrics.csv`; the path of the first. Films are read from below
+    `out`."""
     metrics = json.loads(json.dumps(metrics))  # keys as the file has them
     found = figures(metrics)
     write_csv(out / "metrics.csv", found)
+    write_text(out / "report.md", brief(metrics, found))
     write_text(out / "report.html", render(metrics, found, read_films(out, metrics)))
     return out / "report.html"
 

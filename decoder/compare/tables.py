@@ -307,6 +307,21 @@ def counts(figures: Figures) -> Table:
     return Table("How many of everything", "", ["number"], rows)
 
 
+def overview(figures: Figures, score: str) -> Table:
+    """Every headline figure of what is drawn and of surprise: arms, controls and A less its rivals down."""
+    found = {headline.title: headline for headline in headlines(figures, score) if "pixels" in headline.arms}
+    columns = {title: (title, headline.form) for title, headline in found.items()}
+    at = lambda arm, title: found[title].at(arm)
+    return grid(figures, "Task forward", WITH_PAIRS, columns, at, resolution(figures, "pictures"))
+
+
+def features(figures: Figures) -> Table:
+    """Accuracy of both probes with all labels, at the end of training."""
+    columns: dict[str, tuple[str, Format]] = {"motion": ("motion", share), "shape": ("appearance", share)}
+    at = lambda encoder, task: final(figures, task, encoder)
+    return grid(figures, "Linear probe, all labels", ENCODERS | ENCODER_PAIRS, columns, at)
+
+
 def seeds(figures: Figures, names: Sequence[str], score: str) -> Table | None:
     """The headline figures, a column for each model seed and their mean; None where there is one."""
     if len(names) < 2:

@@ -242,7 +242,8 @@ def test_lower_is_better_along_the_dial_too() -> None:
     verdict = dial(judge(swept((0.0, ends[0]), (1.0, ends[1]))), [0.0, 1.0], "event")
     assert verdict is not None and verdict.mark == "Mixed"
     assert "A’s lead over B grows in LPIPS, Fréchet distance, the place of the object" in verdict.sentence
-    assert "A’s lag behind B grows in PSNR, hidden objects that come back and surprise" in verdict.sentence
+    assert "A’s lag behind B grows in PSNR, the object and its colour" in verdict.sentence
+    assert "hidden objects that come back and surprise" in verdict.sentence
     unpaired = dial(judge(swept((0.0, metrics()), (1.0, metrics()))), [0.0, 1.0], "event")
     assert unpaired is not None and unpaired.sentence == "From detail 0 to 1, the arms were not compared clip by clip."
     assert dial(judge(metrics()), [], "event") is None

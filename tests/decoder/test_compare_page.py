@@ -284,7 +284,7 @@ def test_a_sweep_has_its_section(unplotted: None) -> None:
 
 def test_the_plots_of_a_sweep(unplotted: None) -> None:
     found = figures(swept((0.0, paired(metrics())), (1.0, paired(metrics()))))
-    assert len(charts.leads(found, "event")) == len(charts.details(found, "event")) == 9
+    assert len(charts.leads(found, "event")) == len(charts.details(found, "event")) == 10
     assert charts.leads(figures(swept((0.0, metrics()), (1.0, metrics()))), "event") == []
 
 

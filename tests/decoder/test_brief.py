@@ -1,0 +1,91 @@
+"""The comparison in brief. Claims:
+
+- it has the page's five sentences, word for word, what the arms cost, the commits, seeds and resolution.
+- every number in its tables is a figure of metrics.csv with its interval: of arms, controls and differences.
+- all rows of a table are as long as its head, whatever stands in a cell.
+- seeds and settings of the detail have tables of their own, where there are several; a stage that was not measured
+  leaves plain words and no column.
+- it lies beside the page.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from comparison import judge, metrics, paired, seeded, swept
+
+from decoder.compare.brief import brief, markdown
+from decoder.compare.figures import figures
+from decoder.compare.findings import fairness, verdicts
+from decoder.compare.grid import Cell, Row, Table
+from decoder.compare.page import write_page
+
+
+def of(found: dict[str, Any]) -> str:
+    return brief(found, figures(found))
+
+
+def tables_of(text: str) -> list[list[list[str]]]:
+    """The rows of every table, as GitHub splits them."""
+    rows = lambda block: [re.split(r"(?<!\\)\|", line)[1:-1] for line in block.splitlines()]
+    return [[[c.strip() for c in row] for row in rows(part)] for part in text.split("\n\n") if part.startswith("|")]
+
+
+def test_it_says_what_the_page_says() -> None:
+    found = paired(metrics(measured={"pictures": "fedcba987654"}))
+    text = of(found)
+    for verdict in verdicts(judge(found)):
+        assert f"- **{verdict.subject}: {verdict.mark}.** {verdict.sentence}" in text
+    assert fairness(judge(found)) in text and "commit 0123456789ab and fedcba987654" in text
+    assert "model seed 0, 8 frames of 32 × 32 pixels, 1 h 10 min" in text.replace("\u00a0", " ")
+
+
+def test_its_numbers_are_figures() -> None:
+    found = paired(metrics())
+    overview, features = tables_of(of(found))
+    place = overview[0].index("PSNR, dB")
+    told = {row[0].split("\u2002")[0]: row[place] for row in overview[2:]}
+    for arm, letter in {
+        "jepa": "A",
+        "pixels": "B",
+        "pixels_plus": "B+",
+        "copy": "copy",
+        "target": "decode(target)",
+    }.items():
+        figure = figures(found)[f"pictures/tasks/forward/{arm}/psnr"]
+        assert told[letter] == f"{figure.value:.1f} [{figure.low:.1f}, {figure.high:.1f}]"
+    assert told["A − B"].startswith("+4.0 [") and told["A − B+"].startswith("+3.0 [")
+    known = figures(found)
+    at = features[0].index("motion")
+    share = known["representation/labels/motion/masked_pixels/1"].value
+    assert share is not None
+    assert next(row for row in features if row[0].startswith("C"))[at].startswith(f"{100 * share:.1f}")
+
+
+@pytest.mark.parametrize("several", [seeded, lambda a, b: swept((0.0, a), (1.0, b))])
+def test_seeds_and_settings_have_tables(several: Any) -> None:
+    found = several(paired(metrics()), paired(metrics(pictures__tasks__forward__jepa__psnr__value=20.0)))
+    *_, last = tables_of(of(found))
+    assert {"seed 0", "seed 1", "mean"} <= set(last[0]) or {"detail 0", "detail 1"} <= set(last[0])
+    assert len(tables_of(of(found))) == 3 and "**PSNR, dB**" in [row[0] for row in last]
+    for table in tables_of(of(found)):
+        assert len({len(row) for row in table}) == 1
+
+
+def test_what_was_not_measured_leaves_no_column() -> None:
+    found = paired(metrics())
+    found["distance"] = {"reason": "no weights"}
+    text = of(found)
+    assert "Fréchet distance, lower" not in text and "not compared with those of B by Fréchet distance" in text
+
+
+def test_cells_cannot_break_a_table() -> None:
+    (table,) = tables_of(markdown(Table("a | b", "", ["x|y"], [Row("1|2", [Cell("3|4", "[5|6]")], block="all|none")])))
+    assert [len(row) for row in table] == [2, 2, 2, 2] and table[3] == [r"1\|2", r"3\|4 [5\|6]"]
+
+
+def test_it_lies_beside_the_page(tmp_path: Path) -> None:
+    found = paired(metrics())
+    write_page(tmp_path, found)
+    assert (tmp_path / "report.md").read_text() == of(found)
