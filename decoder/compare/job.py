@@ -39,7 +39,7 @@ TRAININGS = (*WORLDS, "jepa", "masked_pixels", "decoder", "pixels", "pixels_plus
 
 
 def compare(config: CompareConfig) -> Path:
-    """Run what is still to be run; the path of the report. Writes metrics.json, metrics.csv, report.html and report.md to `out`."""
+    """Run what is still to be run; the path of report.html, beside metrics.json, metrics.csv and report.md in `out`."""
     check(config)
     if config.sweep:
         return sweep(config)
