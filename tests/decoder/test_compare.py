@@ -8,7 +8,8 @@
 3. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures everything
    anew, exactly once: killed and given again, it goes on.
 4. Other settings than those a folder was trained with are refused; what depends on other settings of measuring is
-   measured again, and nothing else. What cannot be meant is named.
+   measured again, and nothing else. What cannot be meant is named. A seed that was trained and measured elsewhere is
+   taken as it is, by the settings that came with it.
 5. A sweep trains each setting in a folder of its own, uses a plain run that has one already, changes nothing of it, and
    trains nothing twice.
 6. B's operations, counted on B, are those of the decoder.
@@ -17,6 +18,7 @@
 """
 
 import json
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 
 from data.worlds import WorldConfig
 from decoder.budget import decoder_operations, pixels_operations, pretrain_operations
@@ -119,6 +122,8 @@ def staged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, killed: set[str]) ->
                 raise KeyboardInterrupt
             ran.append(stage.name.removesuffix("/0"))
             stage.result.parent.mkdir(parents=True, exist_ok=True)
+            if job._base(stage) in job.TRAININGS and job._base(stage) not in job.WORLDS:
+                OmegaConf.save(OmegaConf.structured(stage.config), stage.result.parent / "config.yaml")
             measured = {"commit": "c0ffee", "settings": stage.config} if isinstance(stage.config, dict) else {}
             stage.result.write_text(json.dumps({"measured": measured}))
 
@@ -283,6 +288,21 @@ def test_seeds_may_be_added(staged: tuple[CompareConfig, list[str]]) -> None:
     assert metrics["seeds"] == [0, 1] and metrics["by_seed"].keys() == {"0", "1"}
 
 
+def test_a_seed_of_another_machine_is_taken_if_it_was_trained_alike(staged: tuple[CompareConfig, list[str]]) -> None:
+    config, ran = staged
+    job.compare(replace(config, out=f"{config.out}_there"))
+    there, here = Path(f"{config.out}_there") / "seed0", Path(config.out) / "seed0"
+    shutil.copytree(there, here)
+    with pytest.raises(ConfigError, match=r"made with other settings .*decoder/0\.out"):
+        job.compare(config)
+    for file in here.glob("*/config.yaml"):  # as if that machine had called the folder alike
+        file.write_text(file.read_text().replace(f"{config.out}_there", config.out))
+    count = len(ran)
+    job.compare(replace(config, seeds=[0, 1]))
+    arms = [name for name in job.TRAININGS if name not in job.WORLDS]
+    assert ran[count:] == [*job.WORLDS, *(f"{name}/1" for name in (*arms, *job.STAGES))]
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -375,6 +395,10 @@ def test_the_whole_job(tmp_path: Path) -> None:
     assert rollouts["truth"]["error"][-1]["value"] < 0.5 < rollouts["copy"]["error"][-1]["value"]
     assert metrics["physics"]["detector"]["main"]["mean"] < 0.5
     assert report.is_file() and len(list((tmp_path / "c" / "seed0" / "measured" / "films").glob("*.mp4"))) == 4
+    for file in (tmp_path / "c" / "plan.json", *tmp_path.rglob("*.ckpt")):  # as a seed of another machine comes
+        file.unlink()
+    job.compare(config)
+    assert not list(tmp_path.rglob("*.ckpt")), "trained again"
 
 
 @pytest.mark.slow
