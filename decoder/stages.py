@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from decoder.findings import duration
 from jepa import ConfigError
-from jepa.config import differences, stored_settings
+from jepa.config import differences
 from jepa.files import write_text
 from jepa.resuming import SAME_CLIPS
 from jepa.weights import read_json
@@ -114,15 +114,11 @@ def _last_sign(folder: Path, otherwise: float) -> float:
 def claim(out: Path, stages: list[Stage]) -> None:
     """Write the settings of all stages to `out/plan.json`; ConfigError where that holds others for one of them.
 
-    Stages that it does not name yet are added; what was trained elsewhere, and brought here, by the settings beside it.
+    Stages that it does not name yet are added.
     """
     file = out / PLAN
     wanted = json.loads(json.dumps({stage.name: asdict(stage.config) for stage in stages}))
     before = read_json(file) if file.is_file() else {}
-    for stage in stages:
-        beside = stage.result.parent / "config.yaml"
-        if stage.name not in before and stage.done and beside.is_file():
-            before[stage.name] = stored_settings(beside)
     before |= {stage.name: _filled(stage.config, before[stage.name]) for stage in stages if stage.name in before}
     both = before.keys() & wanted.keys()
     other = sorted(differences({k: before[k] for k in both}, {k: wanted[k] for k in both}, IRRELEVANT))

@@ -87,7 +87,10 @@ def measured(config: CompareConfig) -> dict[str, Any]:
     arms = [trained(config, seed) for seed in config.seeds]
     stages = plan(config, arms)
     training = [stage for stage in stages if _base(stage) in TRAININGS]
-    claim(out, training)  # what is measured may change; what is trained may not
+    # What is measured may change; what is trained may not. A seed's folder says itself how: it may go elsewhere.
+    claim(out, [stage for stage in training if _base(stage) in WORLDS])
+    for seed, found in zip(config.seeds, arms, strict=True):
+        claim(found.folder, [stage for stage in training if stage.name == _named(_base(stage), seed)])
     ledger, again = Ledger(out / "stages.json"), Todo(out)
     measuring = [stage for stage in stages if stage not in training]
     if config.only == "evaluate":
