@@ -13,7 +13,11 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
     try:
+        partial.touch()
+        mode = partial.stat().st_mode
+        partial.unlink()
         yield partial
+        partial.chmod(mode)  # as the umask has it: safetensors makes files that their owner alone may read
         os.replace(partial, target)
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(partial)):

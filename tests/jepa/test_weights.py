@@ -5,6 +5,7 @@
 - damaged, truncated and foreign files are refused in one sentence; a pickle that would run code is refused unrun.
 - a decoder's checkpoint given as a JEPA's says so.
 - writing is atomic: where it fails, what was there stays and nothing half-written is left.
+- others may read a model as the umask lets them.
 """
 
 import json
@@ -169,3 +170,14 @@ def test_writing_is_atomic(tmp_path: Path, jepa: JEPA, monkeypatch: pytest.Monke
         other.save_pretrained(tmp_path)
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     assert after == before, "config.json too, though the hub's mixin removes it before it asks us to write"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="permissions of POSIX")
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600)])
+def test_who_may_read_a_model_is_for_the_umask_to_say(tmp_path: Path, jepa: JEPA, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        jepa.save_pretrained(tmp_path)
+    finally:
+        os.umask(before)
+    assert {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}["model.safetensors"] == mode
