@@ -31,7 +31,7 @@ import av
 import numpy as np
 import pytest
 from discs import frame_numbers, moving_disc
-from PIL import Image
+from PIL import Image, ImageSequence
 
 from data.errors import DataError
 from data.isolated import Failure, isolated_map
@@ -317,6 +317,18 @@ def test_gif_keeps_frames_and_time(tmp_path: Path) -> None:
     with Image.open(path) as picture:
         assert picture.n_frames == 5 and picture.info["loop"] == 0  # type: ignore[attr-defined]
         assert picture.info["duration"] == pytest.approx(125, abs=5)
+
+
+def test_what_stands_still_does_not_flicker_in_a_gif(tmp_path: Path) -> None:
+    y, x = np.mgrid[:64, :64]
+    frames = np.stack([3 * x, 3 * y, 2 * (x + y)], 2).astype(np.uint8)[None].repeat(12, 0)  # more colours than 256
+    for place, frame in enumerate(frames):
+        frame[20:40, 4 * place : 4 * place + 16] = (250 - 20 * place, 20 * place, 128)
+    with Image.open(write_gif(tmp_path / "clip.gif", frames, fps=8)) as picture:
+        shown = np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)])
+    still = (frames == frames[0]).all((0, 3))
+    assert still.mean() > 0.3 and (shown[:, still] == shown[0, still]).all()
+    assert np.abs(shown.astype(int) - frames).mean() < 4, "of 255"
 
 
 def _mean(path: Path) -> float:
