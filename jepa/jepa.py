@@ -131,8 +131,8 @@ class JEPA(nn.Module, PyTorchModelHubMixin):
 
 
 def from_pretrained(path: str | Path, **options: Any) -> JEPA:
-    """A JEPA in evaluation mode: a shared or imported folder, the checkpoint of a run, `worlds-tiny`, which comes with
-    the package, or a Hub repository's name."""
+    """A JEPA in evaluation mode: a shared or imported folder, the checkpoint of a run, `worlds-tiny` or `worlds-small`,
+    which come with the package, or a Hub repository's name."""
     return JEPA.load(path) if shipped(path).exists() else JEPA.from_pretrained(str(path), **options)
 
 

@@ -5,8 +5,10 @@
 - its Python blocks run, on untrained models in place of the trained ones.
 - every file its tree names exists, every link inside the repository leads somewhere, and no figure is still to be
   filled in.
+- the table of the small comparison is that of its measurements, which the repository keeps.
 """
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -17,12 +19,14 @@ from jepa_commands import parse_command
 
 from data.writer import write_video
 from decoder import Decoder, LatentSource
+from decoder.compare.figures import figures
 from decoder.decoder import DecoderConfig
 from decoder.dit import VideoDiTConfig
 from jepa import JEPA, ConfigError, EncoderConfig, JEPAConfig, PredictorConfig
 
 HOUSE = Path(__file__).resolve().parents[1]
 README = (HOUSE / "README.md").read_text()
+MEASURED = HOUSE / "notebooks" / "results" / "compare_small" / "seed0" / "measured"
 KNOWN = ("cd", "git", "source", "python", "python3", "pip")  # not ours to check
 
 
@@ -130,3 +134,29 @@ def test_nothing_is_still_to_be_filled_in() -> None:
 def test_links_lead_somewhere() -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
     assert links and [link for link in links if not (HOUSE / link).exists()] == []
+
+
+def test_the_small_setting_is_told_as_it_was_measured() -> None:
+    """Every row of its first table, against the figures that the repository keeps of it."""
+    measured = {file.stem: json.loads(file.read_text()) for file in MEASURED.glob("*.json")}
+    found = figures({key: measured[key] for key in ("pictures", "distance", "rollout", "physics", "surprise")})
+    names = {"PSNR": ("pictures/tasks/forward/{}/psnr", 1), "LPIPS": ("pictures/tasks/forward/{}/lpips", 3),
+             "Fréchet": ("distance/rows/{}/fvd", 0), "8th": ("rollout/rows/{}/colour/first=112", 2),
+             "hidden": ("physics/permanence/rows/{}/returned", 2),
+             "surprise": ("surprise/rows/{}/event/all/all", 3)}  # fmt: skip
+    arms = {"**A** JEPA": "jepa", "D JEPA": "futures", "**B** pixels": "pixels", "B+ pixels": "pixels_plus",
+            "last frame": "copy", "decode(target)": "target", "A − B,": "jepa-pixels",
+            "A − B+,": "jepa-pixels_plus"}  # fmt: skip
+    section = README.partition("### The small setting")[2]
+    head, _, *rows = (line.split(" | ") for line in re.findall(r"^\|.*\|$", section, re.M)[: len(arms) + 2])
+    assert len(rows) == len(arms)
+    for first, *cells in rows:
+        arm = next(arm for title, arm in arms.items() if first.removeprefix("| ").startswith(title))
+        for title, text in zip(head[1:], cells, strict=True):
+            name, digits = next(told for begin, told in names.items() if title.startswith(begin))
+            figure = found.get(name.format(arm))
+            if figure is None:
+                assert text.startswith("–"), (arm, title)
+                continue
+            told = [float(number.replace("−", "-")) for number in re.findall(r"−?[\d.]+", text)]
+            assert told == [round(x, digits) for x in (figure.value, figure.low, figure.high) if x is not None], arm

@@ -21,38 +21,43 @@ from decoder.train import data_settings
 from jepa import JEPA, from_pretrained, load_config
 from jepa.weights import SHIPPED, kind_of, shipped
 
-NAME = "worlds-tiny"
+CLIPS = {"worlds-tiny": (8, 2, [32, 32]), "worlds-small": (16, 1, [64, 64])}  # frames, stride, size
+WORLDS = Path(__file__).parents[2] / "configs" / "worlds"
+each = pytest.mark.parametrize("name", CLIPS)
 
 
-def test_they_are_found_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@each
+def test_they_are_found_by_name(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert from_pretrained(NAME).config == JEPA.load(NAME).config and kind_of(NAME) == "jepa"
-    assert shipped(NAME) == SHIPPED / NAME / "jepa" and shipped("no-such") == Path("no-such")
-    assert shipped(f"x/{NAME}") == Path(f"x/{NAME}")
-    settings = data_settings(NAME, {"train": "x"})
-    assert (settings.num_frames, settings.stride, settings.size) == (8, 2, [32, 32])
-    (tmp_path / NAME).mkdir()
-    assert shipped(NAME) == Path(NAME)
+    assert from_pretrained(name).config == JEPA.load(name).config and kind_of(name) == "jepa"
+    assert shipped(name) == SHIPPED / name / "jepa" and shipped("no-such") == Path("no-such")
+    assert shipped(f"x/{name}") == Path(f"x/{name}")
+    settings = data_settings(name, {"train": "x"})
+    assert (settings.num_frames, settings.stride, settings.size) == CLIPS[name]
+    (tmp_path / name).mkdir()
+    assert shipped(name) == Path(name)
 
 
-def test_they_are_small() -> None:
-    sizes = [file.stat().st_size for file in SHIPPED.rglob("*.safetensors")]
+@each
+def test_they_are_small(name: str) -> None:
+    sizes = [file.stat().st_size for file in (SHIPPED / name).rglob("*.safetensors")]
     assert len(sizes) == 3 and sum(sizes) <= 24e6
 
 
-def test_they_belong_together() -> None:
-    decoder, pixels = Decoder.load(NAME), PixelModel.load(NAME)
-    decoder.check_source(LatentSource(JEPA.load(NAME)))
+@each
+def test_they_belong_together(name: str) -> None:
+    decoder, pixels = Decoder.load(name), PixelModel.load(name)
+    decoder.check_source(LatentSource(JEPA.load(name)))
     assert decoder.config.clip == pixels.config.clip
     assert all(p.dtype == torch.float32 and p.isfinite().all() for p in decoder.parameters())
 
 
-def test_they_have_learnt_something(tmp_path: Path) -> None:
+@each
+def test_they_have_learnt_something(name: str, tmp_path: Path) -> None:
     words = [f"out={tmp_path}", "clips=48", "seed=987", "bounce=0.5"]
-    folder = generate(
-        load_config(WorldConfig, Path(__file__).parents[2] / "configs/worlds/tiny.yaml", words), progress=False
-    )
-    source, decoder, pixels = LatentSource(JEPA.load(NAME)), Decoder.load(NAME), PixelModel.load(NAME)
+    world = WORLDS / f"{name.removeprefix('worlds-')}.yaml"
+    folder = generate(load_config(WorldConfig, world, words), progress=False)
+    source, decoder, pixels = LatentSource(JEPA.load(name)), Decoder.load(name), PixelModel.load(name)
     clip = decoder.config.clip
     places = np.arange(clip.num_frames) * clip.stride
     videos = sorted(folder.rglob("*.mp4"))[:48]
