@@ -17,7 +17,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         mode = partial.stat().st_mode
         partial.unlink()
         yield partial
-        partial.chmod(mode)  # as the umask has it: safetensors makes files that their owner alone may read
+        if partial.stat().st_mode != mode:  # as the umask has it: safetensors lets nobody but the owner read
+            partial.chmod(mode)
         os.replace(partial, target)
     except OSError as error:
         if error.errno is None or error.filename not in (None, str(partial)):
