@@ -82,6 +82,8 @@ def write_gif(path: str | os.PathLike[str], frames: np.ndarray | Iterable[np.nda
     checked = [_checked(frame, path) for frame in frames]
     if not checked:
         raise DataError(f"cannot write {path}: there are no frames")
+    if len(sizes := {frame.shape for frame in checked}) > 1:
+        raise DataError(f"cannot write {path}: frames must be of one size, not {sorted(sizes)}")
     # One palette for all frames: with one for each, still ground flickers, and the file is half as large again.
     shown = [checked[place] for place in np.linspace(0, len(checked) - 1, min(len(checked), 32)).round().astype(int)]
     palette = Image.fromarray(np.concatenate(shown)).quantize(256)

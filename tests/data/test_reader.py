@@ -319,6 +319,11 @@ def test_gif_keeps_frames_and_time(tmp_path: Path) -> None:
         assert picture.info["duration"] == pytest.approx(125, abs=5)
 
 
+def test_frames_of_a_gif_are_of_one_size(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"clip\.gif: frames must be of one size"):
+        write_gif(tmp_path / "clip.gif", [np.zeros((8, 8, 3), np.uint8), np.zeros((8, 16, 3), np.uint8)], fps=8)
+
+
 def test_what_stands_still_does_not_flicker_in_a_gif(tmp_path: Path) -> None:
     y, x = np.mgrid[:64, :64]
     frames = np.stack([3 * x, 3 * y, 2 * (x + y)], 2).astype(np.uint8)[None].repeat(12, 0)  # more colours than 256
