@@ -416,7 +416,7 @@ def test_a_whole_sweep(tmp_path: Path) -> None:
         assert row["rollout"]["rows"].keys() >= {"jepa", "pixels", "jepa-pixels"}
         assert row["physics"]["detector"]["main"]["mean"] < 0.5
         worlds = json.loads((report.parent / f"{row['detail']:g}" / "worlds" / "world.json").read_text())
-        assert worlds["detail"] == row["detail"]
+        assert worlds["config"]["detail"] == row["detail"]
     trained = {file: file.stat().st_mtime_ns for file in tmp_path.rglob("last.ckpt")}
     assert len(trained) == 12
     job.compare(replace(config, only="evaluate"))
