@@ -14,6 +14,8 @@ from decoder.compare.headlines import dial
 from decoder.compare.judge import Judge, listed
 from decoder.findings import duration
 
+BAR = r"\|"  # one that ends no cell
+
 
 def brief(metrics: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     """The verdicts and the headline tables of a comparison; `figures` are those of metrics."""
@@ -45,7 +47,7 @@ def markdown(table: Table) -> str:
         if row.block:
             lines.append([f"**{row.block}**", *[""] * len(row.cells)])
         lines.append([row.label, *map(_text, row.cells)])
-    return "\n".join(f"| {' | '.join(text.replace('|', chr(92) + '|') for text in line)} |" for line in lines)
+    return "\n".join(f"| {' | '.join(text.replace('|', BAR) for text in line)} |" for line in lines)
 
 
 def _text(cell: Cell) -> str:
