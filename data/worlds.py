@@ -20,10 +20,10 @@ import os
 import signal
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +36,8 @@ from .worlds_render import render
 from .worlds_scene import COLOUR_NAMES, MOTIONS, REFERENCE, SHAPES, Bar, Episode, WorldConfig, check, size_word
 from .writer import replacing, write_video
 
-__all__ = ["COLOUR_NAMES", "MOTIONS", "SHAPES", "Bar", "Episode", "WorldConfig", "generate", "load_truth", "render",
-           "simulate"]  # fmt: skip
+__all__ = ["COLOUR_NAMES", "MOTIONS", "SHAPES", "Bar", "Episode", "WorldConfig", "clean", "generate", "load_truth",
+           "load_world", "render", "simulate"]  # fmt: skip
 
 FORMAT = 1  # raise when the same settings start to give other clips
 CHUNK = 8  # clips a process takes at a time; after Ctrl-C those under way are finished
@@ -88,6 +88,26 @@ def load_truth(path: str | Path) -> dict[str, np.ndarray]:
         return found
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{file} is damaged ({error}): delete its folder, and write the worlds again") from None
+
+
+def load_world(path: str | Path) -> WorldConfig:
+    """The settings that decide what the clips of a set look like, from the folder's world.json."""
+    file = Path(path) / "world.json"
+    try:
+        return WorldConfig(**json.loads(file.read_text())["config"])
+    except FileNotFoundError:
+        raise DataError(f"{file} does not exist; write the worlds again with `jepa worlds out=...`.") from None
+    except (ValueError, KeyError, TypeError):
+        raise DataError(f"{file} cannot be read: delete its folder, and write the worlds again") from None
+
+
+def clean(path: str | Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
+    """Frames (T, H, W, 3) uint8 of clips of a set without its unpredictable detail: what there is to predict of them.
+
+    They are drawn anew, and have not been through H.264.
+    """
+    config = replace(load_world(path), detail=0.0)
+    return (render(simulate(config, int(index))) for index in indices)
 
 
 def split_of(config: WorldConfig) -> np.ndarray:

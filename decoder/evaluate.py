@@ -32,16 +32,21 @@ def pictures(
     context: int | None = None,
     samples: int = 1,
     lpips: nn.Module | None = None,
+    clean: Sequence[Tensor] | None = None,
 ) -> dict[str, Any]:
     """{arm: {"psnr", "best_psnr", "mean_picture_psnr", "ssim", "lpips", "best_lpips", "by_frame": {...}}}, each an
     `Estimate` (by frame, a list of them); arms that do not sample have no best and no mean picture. `videos` are
     batches (B, C, T, H, W). Rows "jepa-pixels" and the like are differences, and have no `by_frame`.
+
+    `clean` are the same clips without unpredictable detail, batch by batch, in [0, 1]; with them, there are
+    "clean_psnr" and "mean_picture_clean_psnr" too: how close drawings are to what there was to predict.
     """
     parts: dict[str, list[list[PictureErrors]]] = {arm.name: [] for arm in arms}
-    for first, video in _numbered(videos):  # all arms in turn: what `lpips` makes of the truth is then computed once
+    for first, video, calm in _numbered(videos, clean):  # all arms in turn: `lpips` then looks at the truth once
         for arm in arms:
             count = samples if arm.samples_differ else 1
-            parts[arm.name].append(measured(arm, [video], task, context, count, lpips, first))
+            beside = None if calm is None else [calm]
+            parts[arm.name].append(measured(arm, [video], task, context, count, lpips, first, beside))
     found = {name: [_joined(sample) for sample in zip(*each, strict=True)] for name, each in parts.items()}
     rows: dict[str, Any] = table({name: _by_clip(errors) for name, errors in found.items()})
     for name, errors in found.items():
@@ -57,36 +62,40 @@ def measured(
     samples: int = 1,
     lpips: nn.Module | None = None,
     first: int = 0,
+    clean: Sequence[Tensor] | None = None,
 ) -> list[PictureErrors]:
     """Errors (clips, hidden frames) of every sample, and last, of several, of their mean picture (without LPIPS).
 
     `first` is the number of the first clip, to which its seeds belong.
     """
     parts: list[list[PictureErrors]] = [[] for _ in range(samples + (samples > 1))]
-    for number, video in _numbered(videos, first):
+    for number, video, calm in _numbered(videos, clean, first):
         mask = arm.task_mask(task, video, context)
         truth, hidden = arm.to_unit(video).clamp(0, 1), arm.hidden(video, mask)[0, 0]
         mean = torch.zeros_like(truth)
         for sample in range(samples):
             drawn = arm.draw(video, mask, clip_seeds(number, len(video), sample))
-            parts[sample].append(picture_errors(drawn, truth, hidden, lpips))
+            parts[sample].append(picture_errors(drawn, truth, hidden, lpips, calm))
             mean += drawn / samples
         if samples > 1:
-            parts[samples].append(picture_errors(mean, truth, hidden))
+            parts[samples].append(picture_errors(mean, truth, hidden, clean=calm))
     return [_joined(part) for part in parts]
 
 
-def _numbered(videos: Sequence[Tensor], first: int = 0) -> Iterator[tuple[int, Tensor]]:
-    """Batches, each with the number of its first clip."""
-    for video in videos:
-        yield first, video
+def _numbered(
+    videos: Sequence[Tensor], clean: Sequence[Tensor] | None, first: int = 0
+) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+    """Batches, each with the number of its first clip, and its clean clips where there are any."""
+    beside: Sequence[Tensor | None] = [None] * len(videos) if clean is None else clean
+    for video, calm in zip(videos, beside, strict=True):
+        yield first, video, calm
         first += len(video)
 
 
 def _joined(parts: Sequence[PictureErrors]) -> PictureErrors:
     join = lambda name: np.concatenate([getattr(part, name) for part in parts])
-    lpips = None if parts[0].lpips is None else join("lpips")
-    return PictureErrors(parts[0].frames, join("squared_error"), join("ssim"), lpips)
+    known = lambda name: None if getattr(parts[0], name) is None else join(name)
+    return PictureErrors(parts[0].frames, join("squared_error"), join("ssim"), known("lpips"), known("clean_error"))
 
 
 def _by_clip(parts: Sequence[PictureErrors]) -> dict[str, np.ndarray]:
@@ -99,9 +108,14 @@ def _by_clip(parts: Sequence[PictureErrors]) -> dict[str, np.ndarray]:
     if samples[0].lpips is not None:
         lpips = stack("lpips")
         values["lpips"], best["best_lpips"] = lpips.mean(0), lpips.min(0)
+    if samples[0].clean_error is not None:
+        values["clean_psnr"] = stack("clean_error").mean(0)
     if len(samples) == 1:
         return values
-    return values | best | {"mean_picture_psnr": parts[-1].squared_error.mean(1)}
+    best["mean_picture_psnr"] = parts[-1].squared_error.mean(1)
+    if parts[-1].clean_error is not None:
+        best["mean_picture_clean_psnr"] = parts[-1].clean_error.mean(1)
+    return values | best
 
 
 def _by_frame(parts: Sequence[PictureErrors]) -> dict[str, list[Any]]:

@@ -35,38 +35,50 @@ class PictureErrors:
     """Each (B, F) float64, for B clips and the F hidden frames numbered `frames` (from 0).
 
     squared_error: mean over hidden pixels of [0, 1]; PSNR of any set is -10 log10 of its mean, in dB. ssim: 1 is equal.
-    lpips: 0 is equal; None where no network was given.
+    lpips: 0 is equal; None where no network was given. clean_error: the squared error against clean clips instead of
+    the true ones, None where none were given.
     """
 
     frames: list[int]
     squared_error: np.ndarray
     ssim: np.ndarray
     lpips: np.ndarray | None
+    clean_error: np.ndarray | None = None
 
 
 @torch.no_grad()
 def picture_errors(
-    drawn: Tensor, truth: Tensor, hidden: Tensor | Sequence[int], lpips: nn.Module | None = None
+    drawn: Tensor,
+    truth: Tensor,
+    hidden: Tensor | Sequence[int],
+    lpips: nn.Module | None = None,
+    clean: Tensor | None = None,
 ) -> PictureErrors:
     """Drawn clips against true ones, both (B, C, T, H, W) in [0, 1] (a drawing is clamped to it).
 
-    `hidden` is (T, H, W) bool, or the numbers of frames that are hidden whole. `lpips` comes from `load_lpips`.
-    Raises ValueError where shapes do not match, or nothing is hidden.
+    `hidden` is (T, H, W) bool, or the numbers of frames that are hidden whole. `lpips` comes from `load_lpips`. `clean`
+    are the true clips without what nobody could have predicted, where that is known. Raises ValueError where shapes do
+    not match, or nothing is hidden.
     """
     if drawn.shape != truth.shape or truth.ndim != 5:
         raise ValueError(f"drawn {tuple(drawn.shape)} and true {tuple(truth.shape)} clips must both be (B, C, T, H, W)")
+    if clean is not None and clean.shape != truth.shape:
+        raise ValueError(f"clean {tuple(clean.shape)} and true {tuple(truth.shape)} clips must be of one shape")
     hidden = _as_mask(hidden, truth)
     frames = hidden.flatten(1).any(1).nonzero().flatten().tolist()
     if not frames:
         raise ValueError("no pixel is hidden: there is nothing to measure")
     drawn = composite(truth, drawn.to(truth).clamp(0, 1), hidden)
     region = hidden[frames]  # (F, H, W)
-    a, b = (clips[:, :, frames].float().transpose(1, 2).flatten(0, 1) for clips in (drawn, truth))  # (B F, C, H, W)
+    one_by_one = lambda clips: clips[:, :, frames].float().transpose(1, 2).flatten(0, 1)  # (B F, C, H, W)
+    a, b = one_by_one(drawn), one_by_one(truth)
     _, similarity = structural_similarity_index_measure(
         a, b, data_range=1.0, reduction="none", return_full_image=True
     )  # (B F, C, H, W)
     distance = None if lpips is None else _lpips(a, b, lpips).view(len(truth), -1).cpu().double().numpy()
-    return PictureErrors(frames, _over_region((a - b).square(), region), _over_region(similarity, region), distance)
+    error = lambda b: _over_region((a - b).square(), region)
+    return PictureErrors(frames, error(b), _over_region(similarity, region), distance,
+                         None if clean is None else error(one_by_one(clean.to(truth))))  # fmt: skip
 
 
 def load_lpips(device: str | torch.device = "cpu") -> nn.Module:

@@ -17,7 +17,7 @@ from data.dataset import list_videos
 from data.module import build_cache, make_dataset
 from data.reader import open_video
 from data.transforms import ClipTransform, frame_size
-from data.worlds import load_truth
+from data.worlds import clean, load_truth, load_world
 from decoder.arms import Arm, CopyArm, ExtrapolateArm, LatentArm, MeanArm, PixelArm, TargetArm
 from decoder.compare.plan import CompareConfig, Trained
 from decoder.decoder import Decoder
@@ -123,6 +123,19 @@ class Bench:
         dataset = make_dataset(data, videos, cache=build_cache(data, videos) if main else None)
         chosen = Subset(dataset, list(range(min(count, len(dataset)))) if rows is None else rows.tolist())
         return [batch["video"].to(self.device) for batch in DataLoader(chosen, BATCH)]
+
+    @cached_property
+    def detail(self) -> float:
+        """The worlds' setting of unpredictable detail."""
+        return load_world(self.out / "worlds").detail
+
+    def clean(self, count: int) -> list[Tensor]:
+        """Batches (B, C, T, H, W) in [0, 1] of the first `count` test clips, without their unpredictable detail."""
+        truth = load_truth(self.out / "worlds")
+        rows = np.flatnonzero(truth["splits"] == 2)[:count]
+        frames, transform = self.frames(truth["positions"].shape[1]), ClipTransform(list(self.size))
+        drawn = [transform(video[frames]) for video in clean(self.out / "worlds", rows)]
+        return [self.decoder.to_unit(part).clamp(0, 1) for part in torch.stack(drawn).to(self.device).split(BATCH)]
 
     def truth(self, world: str = "worlds") -> dict[str, np.ndarray]:
         """Ground truth of the clips that `clips` gives, in their order."""

@@ -40,7 +40,9 @@ NAMES = {
     "training, with /operations, /clips_seen, /macro_f1 and /labels; `pixels` are raw pixels here, and not arm B",
     "representation/labels/TASK/ENCODER/SHARE": "the same after all steps, from that share of the labels",
     "pictures/tasks/TASK/ARM/MEASURE": "psnr in dB, ssim, lpips: the mean over samples; best_: the best sample of each "
-    "clip; mean_picture_: the average of the samples; by_frame/MEASURE/I: hidden frame number I, from 0",
+    "clip; mean_picture_: the average of the samples; clean_psnr: PSNR against the same clip drawn without its "
+    "unpredictable detail; by_frame/MEASURE/I: hidden frame number I, from 0",
+    "pictures/detail": "the worlds’ setting of unpredictable detail",
     "…/FIRST-SECOND/…": "in place of an arm: FIRST less SECOND on the same clips or pairs, resampled together; of "
     "accuracies and shares, the difference of two shares",
     "pictures/contexts/context=K/rows/ARM/MEASURE": "the same, forward, with K tubelets visible",

@@ -44,8 +44,11 @@ def headlines(figures: Mapping[str, Figure], score: str) -> list[Headline]:
     encoders = {name: ENCODERS[name] for name in ("jepa", "masked_pixels", "random")}
     probe = lambda task: lambda encoder: final(figures, task, encoder)
     arms, begin = pick("jepa", "pixels", "pixels_plus", "futures"), last_length(figures)
+    clean = ("PSNR to the clean scene, dB, mean picture", "PSNR to the clean scene",
+             "pictures/tasks/forward/{}/mean_picture_clean_psnr", one, False)  # fmt: skip
     kinds: list[tuple[str, str, str, Format, bool]] = [
         ("PSNR, dB", "PSNR", "pictures/tasks/forward/{}/psnr", one, False),
+        *([clean] if noisy(figures) else []),
         ("LPIPS, lower is closer", "LPIPS", "pictures/tasks/forward/{}/lpips", three, True),
         ("Fréchet distance, lower is closer", "Fréchet distance", "distance/rows/{}/fvd", one, True),
         ("Error of place after roll-outs, px", "the place of the object at the end of roll-outs",
@@ -63,6 +66,12 @@ def headlines(figures: Mapping[str, Figure], score: str) -> list[Headline]:
         Headline("Shape, accuracy", "naming the shape", probe("appearance"), share, False, encoders),
         *(Headline(title, noun, name.format, form, lower, arms) for title, noun, name, form, lower in kinds),
     ]
+
+
+def noisy(figures: Mapping[str, Figure]) -> bool:
+    """Whether there is unpredictable detail, so that a picture of the clean scene differs from the truth."""
+    detail = figures.get("pictures/detail")
+    return bool(detail and detail.value) or any(name.startswith("detail/") for name in figures)
 
 
 def dial(judge: Judge, settings: Sequence[float], score: str) -> Verdict | None:

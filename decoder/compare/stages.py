@@ -37,17 +37,20 @@ def measure_pictures(bench: Bench) -> dict[str, Any]:
     Other tasks than forward are drawn on half of the clips: LPIPS, and not the drawing, takes the time.
     """
     config = bench.config
-    videos = bench.clips(config.clips)
+    videos, clean = bench.clips(config.clips), bench.clean(config.clips)
     data, (height, width) = bench.data, bench.size
     tubelets = data.num_frames // bench.trained.jepa.model.encoder.tubelet_size
     arms = list(bench.drawing.values())
-    few = videos[: max(1, len(videos) // 2)]
+    half = slice(max(1, len(videos) // 2))
+    few = videos[half]
     tasks, same = _distinct(config.tasks, arms[0], videos[0])
     return {
         "clips": sum(map(len, videos)), "samples": config.samples, "frames": data.num_frames, "size": [height, width],
+        "detail": bench.detail,
         "tasks": {
             task: pictures(arms, videos if task == "forward" else few, task, None,
-                           config.samples if task in SAMPLED else 1, bench.lpips)
+                           config.samples if task in SAMPLED else 1, bench.lpips,
+                           clean if task == "forward" else clean[half])
             for task in tasks
         },
         "same": same,

@@ -7,7 +7,8 @@
 - a bar hides an object completely for a while, in as many scenes as asked for;
 - free objects move uniformly, falling ones on the exact parabola, collisions are recorded and conserve momentum;
 - with `bounce` the main sprite stays inside however long the clip, keeps its pace, and turns where a collision says so;
-- without `detail` the background stands still, with it every frame differs, and the physics stays the same;
+- without `detail` the background stands still, with it every frame differs, and the physics stays the same; of a set
+  on disk, its clean clips are those of the same set without it, and the files hold them;
 - the tables and the mp4 files hold what was simulated and drawn;
 - a finished set is reused, an interrupted one is completed, and a folder of anything else is refused in a sentence.
 """
@@ -26,6 +27,7 @@ from sklearn.neighbors import KNeighborsClassifier
 
 import data.worlds as worlds
 from data.errors import DataError
+from data.reader import open_video
 from data.worlds import COLOUR_NAMES, MOTIONS, SHAPES, Episode, WorldConfig, generate, load_truth, render, simulate
 from data.worlds_scene import EXTENT, FALL, WALL
 
@@ -229,6 +231,24 @@ def test_detail_is_fresh_in_every_frame_and_leaves_the_physics_alone() -> None:
         assert (still == still[0]).all()
         restless = render(noisy)[:, empty].astype(int)
         assert np.abs(np.diff(restless, axis=0)).mean() > 10
+
+
+def test_clean_clips_are_those_of_the_set_without_detail(tmp_path: Path) -> None:
+    noisy = WorldConfig(out=str(tmp_path / "noisy"), clips=12, detail=0.5, occluder_probability=0.5, workers=1)
+    calm = replace(noisy, detail=0.0, out=str(tmp_path / "calm"))
+    assert worlds.load_world(generate(noisy, progress=False)) == replace(noisy, out=WorldConfig().out, workers=0)
+    generate(calm, progress=False)
+    apart = lambda a, b: np.abs(a.astype(float) - b).mean()
+    for index, found in zip((7, 3), worlds.clean(noisy.out, [7, 3]), strict=True):
+        assert np.array_equal(found, render(simulate(calm, index)))
+        files = [open_video(Path(c.out) / f"videos/{index:06d}.mp4").frames(np.arange(16)) for c in (calm, noisy)]
+        assert apart(files[0], found) < 3 < 10 < apart(files[1], found)
+    with pytest.raises(DataError, match=r"world\.json does not exist"):
+        worlds.load_world(tmp_path)
+    for text in ("{", "[]", '{"config": {"colour": 1}}'):
+        (tmp_path / "world.json").write_text(text)
+        with pytest.raises(DataError, match=r"world\.json cannot be read"):
+            worlds.clean(tmp_path, [0])
 
 
 def test_texture_zero_is_smooth() -> None:

@@ -225,7 +225,7 @@ def lead(first: float, last: float, seeds: int = 1) -> Verdict:
 def test_the_dial_tells_leads_from_lags(first: float, last: float, mark: str, words: str) -> None:
     verdict = lead(first, last)
     assert verdict.mark == mark and words in verdict.sentence, verdict.sentence
-    assert "A and B+ there is no certain change in PSNR, LPIPS" in verdict.sentence
+    assert "A and B+ there is no certain change in PSNR, PSNR to the clean scene, LPIPS" in verdict.sentence
     number = next(measure for measure in verdict.measures if measure.title == "PSNR, dB").numbers[0]
     assert number.name == "detail/change/pictures/tasks/forward/jepa-pixels/psnr"
     half = math.hypot(0.3, 0.3)  # the ends are independent
@@ -242,7 +242,7 @@ def test_lower_is_better_along_the_dial_too() -> None:
     verdict = dial(judge(swept((0.0, ends[0]), (1.0, ends[1]))), [0.0, 1.0], "event")
     assert verdict is not None and verdict.mark == "Mixed"
     assert "A’s lead over B grows in LPIPS, Fréchet distance, the place of the object" in verdict.sentence
-    assert "A’s lag behind B grows in PSNR, the object and its colour" in verdict.sentence
+    assert "A’s lag behind B grows in PSNR, PSNR to the clean scene, the object and its colour" in verdict.sentence
     assert "hidden objects that come back and surprise" in verdict.sentence
     unpaired = dial(judge(swept((0.0, metrics()), (1.0, metrics()))), [0.0, 1.0], "event")
     assert unpaired is not None and unpaired.sentence == "From detail 0 to 1, the arms were not compared clip by clip."

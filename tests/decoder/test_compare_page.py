@@ -275,6 +275,7 @@ def test_a_sweep_has_its_section(unplotted: None) -> None:
     assert "unpredictable detail varied: 0" in words and "of detail 0" in words
     assert f"All of it took {duration(3 * 4211.5)} on" in words
     for name in ("representation/labels/motion/jepa-masked_pixels/1", "pictures/tasks/forward/jepa-pixels/psnr",
+                 "pictures/tasks/forward/pixels/mean_picture_clean_psnr",
                  "distance/rows/jepa-pixels_plus/fvd", "rollout/rows/jepa-pixels/error/first=16",
                  "physics/permanence/rows/futures/returned", "physics/interaction/rows/jepa-pixels/error",
                  "surprise/rows/jepa-pixels/event/all/all", "seconds/total"):  # fmt: skip
@@ -282,9 +283,16 @@ def test_a_sweep_has_its_section(unplotted: None) -> None:
     numbers_are_figures(page, found)
 
 
+def test_the_clean_scene_is_shown_where_it_differs(unplotted: None) -> None:
+    title = 'title="pictures/tasks/forward/jepa/clean_psnr"'
+    assert title not in page_of(metrics()), "it would repeat the PSNR"
+    page = page_of(metrics(pictures__detail=0.5))
+    assert title in page and 'title="pictures/tasks/forward/jepa/mean_picture_clean_psnr"' in page
+
+
 def test_the_plots_of_a_sweep(unplotted: None) -> None:
     found = figures(swept((0.0, paired(metrics())), (1.0, paired(metrics()))))
-    assert len(charts.leads(found, "event")) == len(charts.details(found, "event")) == 10
+    assert len(charts.leads(found, "event")) == len(charts.details(found, "event")) == 11
     assert charts.leads(figures(swept((0.0, metrics()), (1.0, metrics()))), "event") == []
 
 

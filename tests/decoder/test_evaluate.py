@@ -7,7 +7,9 @@
 3. Numbers do not depend on how clips are batched, and only hidden pixels count.
 4. Extrapolation continues a linear fade exactly, where copying does not; with one visible frame it copies.
 5. A roll-out reads nothing but the first half clip, is as long as asked, and feeds back what was drawn.
-6. Operations are counted: a linear layer's are 2 x in x out, and a training step's are three times that.
+6. Beside a clean clip, what nobody can predict does not count: an arm that draws the clean scene is perfect by it, one
+   that draws other detail is as far off as that is strong, and the mean of its pictures comes closer as samples do.
+7. Operations are counted: a linear layer's are 2 x in x out, and a training step's are three times that.
 """
 
 from collections.abc import Sequence
@@ -124,6 +126,37 @@ def test_batches_do_not_matter_and_visible_pixels_do_not_count(task: str, clips:
             return torch.where(hidden, super().answer(video, mask, seeds), 0.0)
 
     assert np.array_equal(measured(Spoiled(0.2), [clips], task)[0].squared_error, whole[0].squared_error)
+
+
+def test_unpredictable_detail_does_not_count_beside_a_clean_clip(clips: Tensor) -> None:
+    calm = 0.3 + 0.4 * clips  # in the middle: noise is not clipped away
+    noisy = calm + 0.05 * torch.randn(calm.shape, generator=torch.Generator().manual_seed(1))
+
+    class Drawing(Known):
+        def answer(self, video: Tensor, mask: Mask, seeds: Sequence[int]) -> Tensor:
+            return super().answer(calm, mask, seeds)
+
+    arms = [Drawing(name="calm"), Drawing(0.05, "restless"), CopyArm("copy", Known())]
+    rows = pictures(arms, list(noisy.split(5)), "infill", samples=4, clean=list(calm.split(5)))
+    level = -20 * np.log10(0.05)
+    assert rows["calm"]["psnr"]["value"] == pytest.approx(level, abs=0.2) and rows["calm"]["clean_psnr"]["value"] > 80
+    assert rows["restless"]["psnr"]["value"] == pytest.approx(level - 3, abs=0.2)  # two noises, one of them the truth's
+    assert rows["restless"]["clean_psnr"]["value"] == pytest.approx(level, abs=0.2)
+    assert rows["restless"]["mean_picture_clean_psnr"]["value"] == pytest.approx(level + 6, abs=0.2)
+    assert "clean_psnr" in rows["copy"] and "mean_picture_clean_psnr" not in rows["copy"]
+    assert "clean_psnr" not in pictures(arms[:1], [noisy], "infill")["calm"]
+
+
+def test_clean_clips_go_with_their_batches(clips: Tensor) -> None:
+    calm = torch.rand(clips.shape, generator=torch.Generator().manual_seed(2))
+    whole, parts = (pictures([Known(0.1)], b, "forward", clean=c)["known"]
+                    for b, c in (([clips], [calm]), (clips.split(2), calm.split(2))))  # fmt: skip
+    assert parts["clean_psnr"]["value"] == pytest.approx(whole["clean_psnr"]["value"])
+    assert parts["clean_psnr"]["value"] != pytest.approx(whole["psnr"]["value"], abs=0.5)
+    with pytest.raises(ValueError, match="shorter"):
+        measured(Known(), clips.split(2), clean=[calm[:2]])
+    with pytest.raises(ValueError, match="of one shape"):
+        measured(Known(), [clips], clean=[calm[:2]])
 
 
 def test_extrapolation_continues_what_is_linear() -> None:
