@@ -81,8 +81,10 @@ class FrameCache:
         max_gb: float = 8.0,
         workers: int = 2,
         timeout: float = 600.0,
+        progress: bool = True,
     ) -> FrameCache:
-        """Open the cache below `folder`; where it is not there yet, decode in parallel. DataError beyond `max_gb`.
+        """Open the cache below `folder`; where it is not there yet, decode in parallel, with a bar if `progress`.
+        DataError beyond `max_gb`.
 
         Where it cannot be written, as on a full disk, the OSError names the file and nothing of it stays.
         """
@@ -95,7 +97,7 @@ class FrameCache:
         partial_folder.mkdir(parents=True)
         try:
             with _naming(target / "frames.bin"):
-                _decode_all(paths, size, partial_folder, backend, max_gb, workers, timeout)
+                _decode_all(paths, size, partial_folder, backend, max_gb, workers, timeout, progress)
             try:
                 os.replace(partial_folder, target)
             except OSError:
@@ -128,7 +130,14 @@ def _key(paths: Sequence[str], size: tuple[int, int], backend: str) -> str:
 
 
 def _decode_all(
-    paths: Sequence[str], size: tuple[int, int], folder: Path, backend: str, max_gb: float, workers: int, timeout: float
+    paths: Sequence[str],
+    size: tuple[int, int],
+    folder: Path,
+    backend: str,
+    max_gb: float,
+    workers: int,
+    timeout: float,
+    progress: bool,
 ) -> None:
     videos: dict[str, tuple[int, int, float]] = {}
     bad: dict[str, str] = {}
@@ -137,7 +146,8 @@ def _decode_all(
     with open(folder / "frames.bin", "wb") as stream:
         results = isolated_map(decode, paths, workers, timeout)
         every = 0.1 if sys.stderr.isatty() else 10.0  # seconds: a log file keeps every line
-        for path, result in tqdm(results, "decoding videos once", len(paths), unit="video", mininterval=every):
+        words, off = "decoding videos once", not progress
+        for path, result in tqdm(results, words, len(paths), unit="video", mininterval=every, disable=off):
             if isinstance(result, Failure):
                 bad[path] = str(result) if path in result else f"{path}: {result}"
                 continue

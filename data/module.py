@@ -35,15 +35,15 @@ log = logging.getLogger(__name__)
 Collate = Callable[[list[dict[str, Any]]], dict[str, Any]]
 
 
-def build_cache(config: DataConfig, videos: VideoList) -> FrameCache | None:
-    """The decoded frames of `videos`, made now where they are not yet there; None without `data.cache`."""
+def build_cache(config: DataConfig, videos: VideoList, progress: bool = True) -> FrameCache | None:
+    """The decoded frames of `videos`, made now where they are not yet there, with a bar if `progress`; None without
+    `data.cache`."""
     if not config.cache:
         return None
     folder = Path(config.cache_dir) if config.cache_dir else _cache_folder(Path(videos.root))
     workers = config.workers or os.cpu_count() or 1
-    return FrameCache.build(
-        videos.paths, frame_size(config.size), folder, config.backend, config.cache_max_gb, workers=workers
-    )
+    return FrameCache.build(videos.paths, frame_size(config.size), folder, config.backend, config.cache_max_gb,
+                            workers=workers, progress=progress)  # fmt: skip
 
 
 def make_dataset(
@@ -112,13 +112,15 @@ class ClipDataModule(LightningDataModule):
     """Loaders for a `DataConfig`. `collate` turns samples into a batch (default: stack), in the workers.
 
     `start` is the first batch of the training stream; left out, it follows the trainer's global step. Use it with
-    `Trainer(use_distributed_sampler=False)`: the stream shards itself.
+    `Trainer(use_distributed_sampler=False)`: the stream shards itself. `progress`: a bar while videos are decoded once.
     """
 
-    def __init__(self, config: DataConfig, collate: Collate | None = None, start: int | None = None) -> None:
+    def __init__(
+        self, config: DataConfig, collate: Collate | None = None, start: int | None = None, progress: bool = True
+    ) -> None:
         super().__init__()
         validate(config)
-        self.config, self.collate, self.start = config, collate, start
+        self.config, self.collate, self.start, self.progress = config, collate, start, progress
         self.train_set: ClipDataset | None = None
         self.val_set: ClipDataset | None = None
         self.skipped: dict[str, Skip] = {}
@@ -143,12 +145,12 @@ class ClipDataModule(LightningDataModule):
             return
         config = self.config
         train, groups = self._train_videos()
-        train_cache = val_cache = build_cache(config, train)
+        train_cache = val_cache = build_cache(config, train, self.progress)
         self._total = len(train)
         val: VideoList | None = None
         if config.val:
             val = self._listed(config.val, config.labels, train.classes)
-            val_cache = build_cache(config, val)
+            val_cache = build_cache(config, val, self.progress)
             self._total += len(val)
         elif config.val_fraction > 0:
             rest, val = train.split(config.val_fraction)

@@ -112,7 +112,7 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
     unconditional = config.mix.condition_dropout > 0
     decoder = build_decoder(config.model, source, settings, unconditional, config.condition_dim)
     module = DecoderModule(decoder, source, config.mix, config.optim, config.flow, config.sampling)
-    data = ClipDataModule(settings)
+    data = ClipDataModule(settings, progress=config.trainer.progress)
     measured = lambda videos: measure_latents(source, videos, config.latent_clips)
     if config.shards:
         data = stored = ShardData(settings, config, source)

@@ -51,7 +51,8 @@ def train_pixels(config: PixelTrainConfig) -> Path:
     pl.seed_everything(config.seed, workers=True, verbose=False)
     model = build_pixels(config)
     module = PixelModule(model, config.mix, config.optim, config.flow, config.sampling)
-    return run(config, module, ClipDataModule(config.data), "pixels", "val/predicted_psnr")
+    data = ClipDataModule(config.data, progress=config.trainer.progress)
+    return run(config, module, data, "pixels", "val/predicted_psnr")
 
 
 def build_pixels(config: PixelTrainConfig) -> PixelModel:
@@ -77,4 +78,5 @@ def train_futures(config: FuturesTrainConfig) -> Path:
     model = Futures(FuturesConfig(config.model, source.dim, source.fingerprint))
     module = FuturesModule(model, source, config.mix, config.optim, config.flow, config.sampling)
     statistics = lambda videos: model.set_statistics(measure_latents(source, videos, config.latent_clips))
-    return run(config, module, ClipDataModule(settings), "futures", "val/skill", source, statistics)
+    data = ClipDataModule(settings, progress=config.trainer.progress)
+    return run(config, module, data, "futures", "val/skill", source, statistics)

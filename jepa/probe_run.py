@@ -191,7 +191,7 @@ def _encoder(name: str, trained: JEPA, random: VideoViT | None, config: ProbeCon
 def _clips(config: ProbeConfig, videos: VideoList, path: str, words: str) -> Iterator[Tensor]:
     """Batches (B, C, T, H, W) of one clip of each video, in their order. DataError where a file cannot be read: the
     clip that takes its place would have another's label."""
-    dataset = make_dataset(config.data, videos, cache=build_cache(config.data, videos))
+    dataset = make_dataset(config.data, videos, cache=build_cache(config.data, videos, config.progress))
     loader = DataLoader(dataset, config.data.batch_size, num_workers=config.data.workers, collate_fn=collate_clips)
     for batch in tqdm(loader, desc=words, disable=not config.progress):
         if "skipped" in batch:
@@ -215,7 +215,7 @@ def _classify(
     """
     pl.seed_everything(config.seed, workers=True, verbose=False)  # the same start for every representation
     shares = {"val": "", "val_fraction": config.heads.held_out, "label_column": task.column}
-    data = ClipDataModule(replace(config.data, **shares))  # type: ignore[arg-type]
+    data = ClipDataModule(replace(config.data, **shares), progress=config.progress)  # type: ignore[arg-type]
     classes = data.classes
     assert data.train_set is not None and data.val_set is not None
     shape, encoder = trained.config.encoder, _encoder(name, trained, random, config)

@@ -85,7 +85,7 @@ def pretrain(config: PretrainConfig) -> Path:
     for mask in config.masks:  # what cannot be drawn stops here, not in a worker
         sample_mask(mask, grid, 2, torch.Generator().manual_seed(config.seed))
     collate = MaskCollator(config.masks, tubelet, patch, config.masks_per_step)
-    data = ClipDataModule(config.data, collate)
+    data = ClipDataModule(config.data, collate, progress=config.trainer.progress)
     module = JEPAModule(jepa, config.optim, config.trainer.max_steps, bool(config.teacher))
     wait, watch = DataWait(), Watch(config.stop_sick)
     trainer = build_trainer(config.trainer, out, monitor="val/choose", callbacks=[wait, watch])

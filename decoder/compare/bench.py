@@ -120,7 +120,8 @@ class Bench:
         data, main = self.data, world == "worlds"
         table = self.out / world / f"{'test' if main else 'train'}.csv"
         videos = list_videos(str(table), data.labels, data.label_column)
-        dataset = make_dataset(data, videos, cache=build_cache(data, videos) if main else None)
+        cache = build_cache(data, videos, self.config.progress) if main else None
+        dataset = make_dataset(data, videos, cache=cache)
         chosen = Subset(dataset, list(range(min(count, len(dataset)))) if rows is None else rows.tolist())
         return [batch["video"].to(self.device) for batch in DataLoader(chosen, BATCH)]
 

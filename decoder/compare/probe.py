@@ -83,7 +83,7 @@ class Clips:
         self.bench, data = bench, bench.data
         table = bench.out / "worlds" / f"{split}.csv"
         videos = list_videos(str(table), data.labels, data.label_column)
-        dataset = make_dataset(data, videos, cache=build_cache(data, videos))
+        dataset = make_dataset(data, videos, cache=build_cache(data, videos, bench.config.progress))
         self.rows = range(min(most, len(dataset)) if most else len(dataset))
         self.loader: DataLoader[Any] = DataLoader(Subset(dataset, self.rows), 256)
         with table.open(newline="") as lines:

@@ -10,7 +10,8 @@
    and its first batches hold every class, although the files are listed class by class.
 7. The injected collate gets the samples and its additions arrive; the package itself imports no model.
 8. A worker process that dies is a DataError that says what to do.
-9. With the cache the same clips come out; a cache with bad files drops and counts them.
+9. With the cache the same clips come out; a cache with bad files drops and counts them. Making it shows a bar, unless
+   none is wanted.
 10. Settings that cannot be meant are a DataError that names the key; the dataclass merges with OmegaConf.
 """
 
@@ -223,6 +224,14 @@ def test_the_cache_changes_nothing(folder: Path, tmp_path: Path) -> None:
     assert same(take(plain, 5), take(cached, 5))
     assert same(list(plain.val_dataloader()), list(cached.val_dataloader()))
     assert len(list(tmp_path.iterdir())) == 1  # one cache for the training and the held-out part
+
+
+@pytest.mark.parametrize("progress", [True, False])
+def test_making_a_cache_shows_a_bar_where_one_is_wanted(
+    progress: bool, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ClipDataModule(config(folder, cache=True, cache_dir=str(tmp_path)), progress=progress).setup()
+    assert list(tmp_path.iterdir()) and ("decoding videos once" in capfd.readouterr().err) is progress
 
 
 def test_a_cache_drops_bad_files_and_counts_them(spoilt: Path) -> None:
