@@ -90,7 +90,11 @@ def measured(config: CompareConfig) -> dict[str, Any]:
     # What is measured may change; what is trained may not. A seed's folder says itself how: it may go elsewhere.
     claim(out, [stage for stage in training if _base(stage) in WORLDS])
     for seed, found in zip(config.seeds, arms, strict=True):
-        claim(found.folder, [stage for stage in training if stage.name == _named(_base(stage), seed)])
+        own = [stage for stage in training if stage.name == _named(_base(stage), seed)]
+        if any(stage.done for stage in own) and not (found.folder / PLAN).is_file():
+            raise ConfigError(f"{found.folder} holds trainings, and no {PLAN} that says how they were made: bring that "
+                              "file too, or delete the folder")  # fmt: skip
+        claim(found.folder, own)
     ledger, again = Ledger(out / "stages.json"), Todo(out)
     measuring = [stage for stage in stages if stage not in training]
     if config.only == "evaluate":

@@ -293,7 +293,11 @@ def test_a_seed_of_another_machine_is_taken_if_it_was_trained_alike(staged: tupl
     with pytest.raises(ConfigError, match=r"seed0 was made with other settings .*decoder/0\.out"):
         job.compare(config)
     plan = here / "plan.json"  # as if that machine had called the folder alike
-    plan.write_text(plan.read_text().replace(f"{config.out}_there", config.out))
+    text = plan.read_text().replace(f"{config.out}_there", config.out)
+    plan.unlink()
+    with pytest.raises(ConfigError, match=r"seed0 holds trainings, and no plan\.json that says how they were made"):
+        job.compare(config)
+    plan.write_text(text)
     count = len(ran)
     job.compare(replace(config, seeds=[0, 1]))
     arms = [name for name in job.TRAININGS if name not in job.WORLDS]
