@@ -67,6 +67,8 @@ def sweep(config: CompareConfig) -> Path:
         else:
             part = replace(config, sweep="", out=str(folder), world=[*config.world, f"detail={detail:g}"])
         metrics = measured(part)
+        if folder != out:  # whose name would be a bare number
+            metrics["setting"] = f"{out.name}, detail {detail:g}"
         _report(folder, metrics)
         folders.append(folder)
         found.append(metrics)

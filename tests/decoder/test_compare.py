@@ -254,6 +254,8 @@ def test_a_sweep_uses_the_plain_run_and_trains_nothing_of_it_again(
     assert {file for file in before if after[file] != before[file]} <= {ledger, out / "metrics.json"}
     metrics = json.loads((out / "detail" / "metrics.json").read_text())
     assert [row["detail"] for row in metrics["detail"]] == [0.75, plain] and metrics["setting"] == out.name
+    own = json.loads((out / "detail" / "0.75" / "metrics.json").read_text())
+    assert own["setting"] == f"{out.name}, detail 0.75"
     for row in metrics["detail"]:
         assert {*job.STAGES, "by_seed", "seconds"} <= row.keys()
     assert metrics["config"]["sweep"] == "detail" and "worlds" in metrics["configs"]
