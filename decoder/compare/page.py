@@ -5,7 +5,7 @@ each number on the page has a name in metrics.csv, which its cell shows when poi
 """
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,18 +55,27 @@ def write_page(out: Path, metrics: dict[str, Any]) -> Path:
 def read_films(out: Path, metrics: dict[str, Any]) -> list[WallFilm]:
     """The films that metrics name, of the first seed; missing files are left out.
 
-    Of a sweep, whose page is in detail/: of the first setting, in a folder of its own beside the page, or the plain
-    run's, above it.
+    Of a sweep, whose page is in detail/: the first film of every setting, which is of the same scene, then the others
+    of the first setting.
     """
-    root = out
-    if metrics.get("detail"):
-        own = out / f"{metrics['detail'][0]['detail']:g}"
-        root = own if own.is_dir() else out.parent
-    folder, found = root / f"seed{metrics['seeds'][0]}" / "measured", metrics.get("films", {})
+    rows = metrics.get("detail", [])
+    if not rows:
+        return _films(out, metrics, metrics.get("films", {}))
+    found = []
+    for row in rows:
+        # In a folder of its own beside the page, or the plain run's, above it.
+        own = out / f"{row['detail']:g}"
+        films = _films(own if own.is_dir() else out.parent, metrics, row.get("films", {}))
+        found.append([replace(film, rule=f"detail {row['detail']:g}, {film.rule}") for film in films])
+    return [film for films in found for film in films[:1]] + found[0][1:]
+
+
+def _films(folder: Path, metrics: dict[str, Any], found: dict[str, Any]) -> list[WallFilm]:
+    measured = folder / f"seed{metrics['seeds'][0]}" / "measured"
     return [
         WallFilm(found["task"], film["rule"], film["caption"], film["ahead_db"], film["frames"], path.read_bytes())
         for film in found.get("films", [])
-        if (path := folder / film["file"]).is_file()
+        if (path := measured / film["file"]).is_file()
     ]
 
 

@@ -173,7 +173,7 @@ def seeded(*seeds: dict[str, Any], **changes: Any) -> dict[str, Any]:
 
 def swept(*settings: tuple[float, dict[str, Any]]) -> dict[str, Any]:
     """The figures of a sweep over (detail, figures there)."""
-    stages = ("representation", "pictures", "distance", "rollout", "physics", "surprise", "by_seed", "seconds")
+    stages = ("representation", "pictures", "distance", "rollout", "physics", "surprise", "films", "by_seed", "seconds")
     seconds = {"total": sum(found["seconds"]["total"] for _, found in settings)}
     return copy.deepcopy(settings[0][1] | {
         "seconds": settings[0][1]["seconds"] | seconds,

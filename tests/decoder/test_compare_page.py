@@ -7,7 +7,8 @@
 3. Captions, settings and reasons are text, not markup.
 4. Stages without result, arms that were not trained, differences clip by clip that were not measured and figures that
    are not known leave dashes and plain words.
-5. A sweep has its section, with every headline figure at every setting, and its time is that of all settings.
+5. A sweep has its section, with every headline figure at every setting, and its time is that of all settings. Its films
+   begin with one scene at every setting, a plain run's among them.
 6. The extended plots draw bands and dashes in the page's colours.
 7. A browser plays every film and has nothing to complain of, and nothing is wider than a telephone.
 """
@@ -32,7 +33,7 @@ from decoder.compare.figures import Figure, figures
 from decoder.compare.findings import fairness, verdicts
 from decoder.compare.judge import Judge
 from decoder.compare.labels import operations, significant
-from decoder.compare.page import WallFilm, render, write_page
+from decoder.compare.page import WallFilm, read_films, render, write_page
 from decoder.findings import duration
 
 
@@ -281,6 +282,19 @@ def test_a_sweep_has_its_section(unplotted: None) -> None:
                  "surprise/rows/jepa-pixels/event/all/all", "seconds/total"):  # fmt: skip
         assert all(f'title="detail/detail={detail:g}/{name}"' in page for detail in (0, 0.5, 1)), name
     numbers_are_figures(page, found)
+
+
+def test_a_sweep_shows_one_scene_at_every_setting(tmp_path: Path) -> None:
+    for folder in ("detail/0", ".", "detail/1"):  # a plain run stands for the setting between
+        for number in (0, 1):
+            file = tmp_path / folder / "seed0" / "measured" / "films" / f"{number}.mp4"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(f"{folder} {number}")
+    found = read_films(tmp_path / "detail", swept(*((detail, metrics()) for detail in (0.0, 0.25, 1.0))))
+    assert [film.video.decode() for film in found] == ["detail/0 0", ". 0", "detail/1 0", "detail/0 1"]
+    assert [film.rule.partition(",")[0] for film in found] == ["detail 0", "detail 0.25", "detail 1", "detail 0"]
+    (tmp_path / "seed0" / "measured" / "films" / "0.mp4").unlink()
+    assert len(read_films(tmp_path / "detail", swept((0.25, metrics()), (1.0, metrics())))) == 2
 
 
 def test_the_clean_scene_is_shown_where_it_differs(unplotted: None) -> None:
