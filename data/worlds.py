@@ -36,8 +36,8 @@ from .worlds_render import render
 from .worlds_scene import COLOUR_NAMES, MOTIONS, REFERENCE, SHAPES, Bar, Episode, WorldConfig, check, size_word
 from .writer import replacing, write_video
 
-__all__ = ["COLOUR_NAMES", "MOTIONS", "SHAPES", "Bar", "Episode", "WorldConfig", "clean", "generate", "load_truth",
-           "load_world", "render", "simulate"]  # fmt: skip
+__all__ = ["COLOUR_NAMES", "MOTIONS", "SHAPES", "Bar", "Episode", "WorldConfig", "clean_clips", "generate",
+           "load_truth", "load_world", "render", "simulate"]  # fmt: skip
 
 FORMAT = 1  # raise when the same settings start to give other clips
 CHUNK = 8  # clips a process takes at a time; after Ctrl-C those under way are finished
@@ -101,13 +101,18 @@ def load_world(path: str | Path) -> WorldConfig:
         raise DataError(f"{file} cannot be read: delete its folder, and write the worlds again") from None
 
 
-def clean(path: str | Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
-    """Frames (T, H, W, 3) uint8 of clips of a set without its unpredictable detail: what there is to predict of them.
+def clean_clips(path: str | Path, indices: Iterable[int]) -> Iterator[np.ndarray]:
+    """Frames (T, H, W, 3) uint8 of clips of a set without its unpredictable detail: nobody can predict more of them.
 
-    They are drawn anew, and have not been through H.264.
+    They are drawn anew, and have not been through H.264. DataError where the set holds other scenes than its settings
+    give today.
     """
-    config = replace(load_world(path), detail=0.0)
-    return (render(simulate(config, int(index))) for index in indices)
+    config, positions = replace(load_world(path), detail=0.0), load_truth(path)["positions"]
+    for index in map(int, indices):
+        episode = simulate(config, index)
+        if not np.allclose(positions[index][:, : len(episode.shapes)], episode.positions, atol=1e-3):
+            raise DataError(f"{path} was written by another version of this program: delete it, and write it again")
+        yield render(episode)
 
 
 def split_of(config: WorldConfig) -> np.ndarray:

@@ -38,15 +38,15 @@ def pictures(
     `Estimate` (by frame, a list of them); arms that do not sample have no best and no mean picture. `videos` are
     batches (B, C, T, H, W). Rows "jepa-pixels" and the like are differences, and have no `by_frame`.
 
-    `clean` are the same clips without unpredictable detail, batch by batch, in [0, 1]; with them, there are
-    "clean_psnr" and "mean_picture_clean_psnr" too: how close drawings are to what there was to predict.
+    `clean` are the same clips without unpredictable detail, batch by batch, in [0, 1]. With them there is "clean_psnr",
+    against those; and of several samples "expected_clean_psnr": of the picture that ever more samples would average to.
     """
     parts: dict[str, list[list[PictureErrors]]] = {arm.name: [] for arm in arms}
-    for first, video, calm in _numbered(videos, clean):  # all arms in turn: `lpips` then looks at the truth once
+    for first, video, known in _numbered(videos, clean):  # all arms in turn: `lpips` then looks at the truth once
         for arm in arms:
             count = samples if arm.samples_differ else 1
-            beside = None if calm is None else [calm]
-            parts[arm.name].append(measured(arm, [video], task, context, count, lpips, first, beside))
+            one = None if known is None else [known]
+            parts[arm.name].append(measured(arm, [video], task, context, count, lpips, first, one))
     found = {name: [_joined(sample) for sample in zip(*each, strict=True)] for name, each in parts.items()}
     rows: dict[str, Any] = table({name: _by_clip(errors) for name, errors in found.items()})
     for name, errors in found.items():
@@ -69,16 +69,16 @@ def measured(
     `first` is the number of the first clip, to which its seeds belong.
     """
     parts: list[list[PictureErrors]] = [[] for _ in range(samples + (samples > 1))]
-    for number, video, calm in _numbered(videos, clean, first):
+    for number, video, known in _numbered(videos, clean, first):
         mask = arm.task_mask(task, video, context)
         truth, hidden = arm.to_unit(video).clamp(0, 1), arm.hidden(video, mask)[0, 0]
         mean = torch.zeros_like(truth)
         for sample in range(samples):
             drawn = arm.draw(video, mask, clip_seeds(number, len(video), sample))
-            parts[sample].append(picture_errors(drawn, truth, hidden, lpips, calm))
+            parts[sample].append(picture_errors(drawn, truth, hidden, lpips, known))
             mean += drawn / samples
         if samples > 1:
-            parts[samples].append(picture_errors(mean, truth, hidden, clean=calm))
+            parts[samples].append(picture_errors(mean, truth, hidden, clean=known))
     return [_joined(part) for part in parts]
 
 
@@ -86,9 +86,9 @@ def _numbered(
     videos: Sequence[Tensor], clean: Sequence[Tensor] | None, first: int = 0
 ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
     """Batches, each with the number of its first clip, and its clean clips where there are any."""
-    beside: Sequence[Tensor | None] = [None] * len(videos) if clean is None else clean
-    for video, calm in zip(videos, beside, strict=True):
-        yield first, video, calm
+    every: Sequence[Tensor | None] = [None] * len(videos) if clean is None else clean
+    for video, known in zip(videos, every, strict=True):
+        yield first, video, known
         first += len(video)
 
 
@@ -114,7 +114,9 @@ def _by_clip(parts: Sequence[PictureErrors]) -> dict[str, np.ndarray]:
         return values
     best["mean_picture_psnr"] = parts[-1].squared_error.mean(1)
     if parts[-1].clean_error is not None:
-        best["mean_picture_clean_psnr"] = parts[-1].clean_error.mean(1)
+        # A sample's error is that of the expected picture and its own variance; the mean of n still has an nth of that.
+        one, mean = values["clean_psnr"], parts[-1].clean_error.mean(1)
+        best["expected_clean_psnr"] = mean - (one - mean) / (len(samples) - 1)
     return values | best
 
 

@@ -17,7 +17,7 @@ from data.dataset import list_videos
 from data.module import build_cache, make_dataset
 from data.reader import open_video
 from data.transforms import ClipTransform, frame_size
-from data.worlds import clean, load_truth, load_world
+from data.worlds import clean_clips, load_truth, load_world
 from decoder.arms import Arm, CopyArm, ExtrapolateArm, LatentArm, MeanArm, PixelArm, TargetArm
 from decoder.compare.plan import CompareConfig, Trained
 from decoder.decoder import Decoder
@@ -134,8 +134,11 @@ class Bench:
         """Batches (B, C, T, H, W) in [0, 1] of the first `count` test clips, without their unpredictable detail."""
         truth = load_truth(self.out / "worlds")
         rows = np.flatnonzero(truth["splits"] == 2)[:count]
-        frames, transform = self.frames(truth["positions"].shape[1]), ClipTransform(list(self.size))
-        drawn = [transform(video[frames]) for video in clean(self.out / "worlds", rows)]
+        frames, transform = (
+            self.frames(truth["positions"].shape[1]),
+            ClipTransform(list(self.size), shorter_side=self.data.shorter_side),
+        )
+        drawn = [transform(video[frames]) for video in clean_clips(self.out / "worlds", rows)]
         return [self.decoder.to_unit(part).clamp(0, 1) for part in torch.stack(drawn).to(self.device).split(BATCH)]
 
     def truth(self, world: str = "worlds") -> dict[str, np.ndarray]:

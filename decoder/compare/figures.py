@@ -41,7 +41,8 @@ NAMES = {
     "representation/labels/TASK/ENCODER/SHARE": "the same after all steps, from that share of the labels",
     "pictures/tasks/TASK/ARM/MEASURE": "psnr in dB, ssim, lpips: the mean over samples; best_: the best sample of each "
     "clip; mean_picture_: the average of the samples; clean_psnr: PSNR against the same clip drawn without its "
-    "unpredictable detail; by_frame/MEASURE/I: hidden frame number I, from 0",
+    "unpredictable detail; expected_clean_psnr: the same of the picture that ever more samples would average to; "
+    "by_frame/MEASURE/I: hidden frame number I, from 0",
     "pictures/detail": "the worlds’ setting of unpredictable detail",
     "…/FIRST-SECOND/…": "in place of an arm: FIRST less SECOND on the same clips or pairs, resampled together; of "
     "accuracies and shares, the difference of two shares",

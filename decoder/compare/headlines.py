@@ -1,7 +1,10 @@
 """The figures that a reader compares across seeds and settings, and what the worlds' dial of detail does to them.
 
-Notable: "A's lead grows" is a statement about two settings, the smallest and the largest. Their runs are independent,
-so the intervals of the two differences are added in quadrature (`figures.change`). Between them, look at the curve.
+Notable:
+- "A's lead grows" is a statement about two settings, the smallest and the largest. The intervals of the two differences
+  are added in quadrature (`figures.change`), as if their clips were independent; they are of the same scenes, so that
+  is too careful, if anything. Between the two, look at the curve.
+- With one model seed nothing is known of what another training would have given: the sentence says so.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,11 +47,11 @@ def headlines(figures: Mapping[str, Figure], score: str) -> list[Headline]:
     encoders = {name: ENCODERS[name] for name in ("jepa", "masked_pixels", "random")}
     probe = lambda task: lambda encoder: final(figures, task, encoder)
     arms, begin = pick("jepa", "pixels", "pixels_plus", "futures"), last_length(figures)
-    clean = ("PSNR to the clean scene, dB, mean picture", "PSNR to the clean scene",
-             "pictures/tasks/forward/{}/mean_picture_clean_psnr", one, False)  # fmt: skip
+    clean = ("PSNR to the clean scene, dB, expected picture", "PSNR to the clean scene",
+             "pictures/tasks/forward/{}/expected_clean_psnr", one, False)  # fmt: skip
     kinds: list[tuple[str, str, str, Format, bool]] = [
         ("PSNR, dB", "PSNR", "pictures/tasks/forward/{}/psnr", one, False),
-        *([clean] if noisy(figures) else []),
+        *([clean] if has_detail(figures) else []),
         ("LPIPS, lower is closer", "LPIPS", "pictures/tasks/forward/{}/lpips", three, True),
         ("Fréchet distance, lower is closer", "Fréchet distance", "distance/rows/{}/fvd", one, True),
         ("Error of place after roll-outs, px", "the place of the object at the end of roll-outs",
@@ -68,8 +71,8 @@ def headlines(figures: Mapping[str, Figure], score: str) -> list[Headline]:
     ]
 
 
-def noisy(figures: Mapping[str, Figure]) -> bool:
-    """Whether there is unpredictable detail, so that a picture of the clean scene differs from the truth."""
+def has_detail(figures: Mapping[str, Figure]) -> bool:
+    """Whether there is unpredictable detail, so that the clean scene differs from the truth."""
     detail = figures.get("pictures/detail")
     return bool(detail and detail.value) or any(name.startswith("detail/") for name in figures)
 
@@ -91,9 +94,10 @@ def dial(judge: Judge, settings: Sequence[float], score: str) -> Verdict | None:
             measures.append(Measure(headline.title, numbers, None))
     clauses = [_told(letter, outcomes) for letter, outcomes in rivals.items()]
     text = "; ".join(clause for clause in clauses if clause) or "the arms were not compared clip by clip"
+    once = "" if len(judge.prefixes) > 1 else ", in one training at each"
     kind, mark = _mark({moved for outcomes in rivals.values() for moved in outcomes.values()})
     return Verdict("Does A’s lead grow with the detail?", kind, mark,
-                   f"From detail {min(settings):g} to {max(settings):g}, {text}.", measures)  # fmt: skip
+                   f"From detail {min(settings):g} to {max(settings):g}{once}, {text}.", measures)  # fmt: skip
 
 
 def _moved(

@@ -99,6 +99,7 @@ def render(metrics: dict[str, Any], found: dict[str, Figure], films: list[WallFi
             tasks=_tasks(metrics["clip"]["tubelet_size"]),
             dial=dial(judge, settings, score),
             varied=settings,
+            clean=any(name.endswith("forward/jepa/expected_clean_psnr") for name in found),
             tables=_tables(metrics, plain, score)
             | {
                 "seeds": tables.seeds(found, list(metrics["by_seed"]), score),

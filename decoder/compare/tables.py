@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from decoder.compare.findings import final, last_length, resolution
 from decoder.compare.grid import DASH, Cell, Figures, Row, Table, block, cell, grid, onto, told
-from decoder.compare.headlines import headlines, noisy
+from decoder.compare.headlines import has_detail, headlines
 from decoder.compare.labels import (
     ARMS,
     ENCODER_PAIRS,
@@ -58,9 +58,9 @@ def pictures(figures: Figures, task: str, samples: float) -> Table:
         "LPIPS": ("lpips", three),
         f"LPIPS, best of {samples:.0f}": ("best_lpips", three),
     }
-    if noisy(figures):
+    if has_detail(figures):
         columns |= {"PSNR to the clean scene": ("clean_psnr", one),
-                    "its mean picture": ("mean_picture_clean_psnr", one)}  # fmt: skip
+                    "expected picture, to the clean scene": ("expected_clean_psnr", one)}  # fmt: skip
     at = lambda arm, key: f"pictures/tasks/{task}/{arm}/{key}"
     return grid(figures, f"Task {task}", WITH_PAIRS, columns, at, resolution(figures, "pictures"))
 

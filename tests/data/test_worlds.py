@@ -239,16 +239,20 @@ def test_clean_clips_are_those_of_the_set_without_detail(tmp_path: Path) -> None
     assert worlds.load_world(generate(noisy, progress=False)) == replace(noisy, out=WorldConfig().out, workers=0)
     generate(calm, progress=False)
     apart = lambda a, b: np.abs(a.astype(float) - b).mean()
-    for index, found in zip((7, 3), worlds.clean(noisy.out, [7, 3]), strict=True):
+    for index, found in zip((7, 3), worlds.clean_clips(noisy.out, [7, 3]), strict=True):
         assert np.array_equal(found, render(simulate(calm, index)))
         files = [open_video(Path(c.out) / f"videos/{index:06d}.mp4").frames(np.arange(16)) for c in (calm, noisy)]
         assert apart(files[0], found) < 3 < 10 < apart(files[1], found)
+    file = Path(noisy.out) / "world.json"
+    file.write_text(file.read_text().replace('"seed": 0', '"seed": 1'))  # as if the same settings gave other scenes
+    with pytest.raises(DataError, match="written by another version"):
+        list(worlds.clean_clips(noisy.out, [3]))
     with pytest.raises(DataError, match=r"world\.json does not exist"):
         worlds.load_world(tmp_path)
     for text in ("{", "[]", '{"config": {"colour": 1}}'):
         (tmp_path / "world.json").write_text(text)
         with pytest.raises(DataError, match=r"world\.json cannot be read"):
-            worlds.clean(tmp_path, [0])
+            list(worlds.clean_clips(tmp_path, [0]))
 
 
 def test_texture_zero_is_smooth() -> None:

@@ -47,7 +47,7 @@ def drawn(arm: str) -> dict[str, Any]:
     }  # fmt: skip
     if not arm.startswith(("copy", "extra", "mean", "target")):
         row |= {"best_psnr": est(15.1 + good), "mean_picture_psnr": est(15.6 + good), "best_lpips": est(0.35, 0.005),
-                "mean_picture_clean_psnr": est(17.6 + good)}  # fmt: skip
+                "expected_clean_psnr": est(17.6 + good)}  # fmt: skip
     return row
 
 

@@ -13,7 +13,8 @@
 5. A sweep trains each setting in a folder of its own, uses a plain run that has one already, changes nothing of it, and
    trains nothing twice.
 6. B's operations, counted on B, are those of the decoder.
-7. Distances are taken between halves of what clips there are; of several samples the mean and the best are kept.
+7. Clean clips are the test clips that arms meet, one by one, without their detail. Distances are taken between
+   halves of what clips there are; of several samples the mean and the best are kept.
 8. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
 """
 
@@ -21,15 +22,18 @@ import json
 import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from data.worlds import WorldConfig
+from data.transforms import IMAGENET_MEAN, IMAGENET_STD
+from data.worlds import WorldConfig, generate
 from decoder.budget import decoder_operations, pixels_operations, pretrain_operations
 from decoder.compare import job, physics, stages
+from decoder.compare.bench import Bench
 from decoder.compare.plan import CompareConfig, Trained, trained
 from decoder.latents import LatentSource
 from decoder.metric_weights import missing_weights
@@ -328,6 +332,22 @@ def test_what_cannot_be_meant_is_named(words: str, message: str, tmp_path: Path)
     with pytest.raises(ConfigError, match=message):
         job.compare(config)
     assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("detail", [0.0, 0.5])
+def test_clean_clips_are_those_that_arms_meet(detail: float, tmp_path: Path) -> None:
+    words = [f"out={tmp_path}", f"world=[bounce=0.5,detail={detail}]"]
+    config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", words)
+    world = job.plan(replace(config, budget=0.0125), [trained(config, 0)])[0].config
+    generate(world, progress=False)
+    bench = Bench(config, trained(config, 0))
+    bench.decoder = SimpleNamespace(to_unit=lambda x: x * bench.std + bench.mean)  # type: ignore[assignment]
+    bench.mean, bench.std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))  # type: ignore[attr-defined]
+    met, clean = (torch.cat(part) for part in (bench.clips(20), bench.clean(20)))
+    errors = (bench.decoder.to_unit(met) - clean).square().mean((1, 2, 3, 4))
+    assert len(errors) == 20 and bench.detail == detail and (detail or errors.max() < 1e-4)  # 40 dB, which H.264 takes
+    others = (bench.decoder.to_unit(met) - clean.roll(1, 0)).square().mean((1, 2, 3, 4))
+    assert (errors < others).all()
 
 
 def test_sets_of_clips_are_halves_of_what_there_is() -> None:

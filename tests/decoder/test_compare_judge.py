@@ -6,7 +6,8 @@
 3. Several seeds must agree: where they decide differently, sentence and mark say that the seeds disagree.
 4. B+ is judged as B is, and the mark names both where they differ.
 5. Pooled figures are those of the formula, in NAMES, for clips and seeds together.
-6. Whether A's lead grows with the detail is told from the ends of the dial, and a lag is called a lag.
+6. Whether A's lead grows with the detail is told from the ends of the dial, and a lag is called a lag; with one seed,
+   that it is of one training. What only one end has is not told of.
 """
 
 import copy
@@ -209,7 +210,8 @@ def lead(first: float, last: float, seeds: int = 1) -> Verdict:
         ends.append(found if seeds == 1 else seeded(*[found] * seeds))
     swap = swept((1.0, ends[1]), (0.5, paired(metrics())), (0.0, ends[0]))  # in any order
     verdict = dial(judge(swap), [1.0, 0.5, 0.0], "event")
-    assert verdict is not None and verdict.sentence.startswith("From detail 0 to 1, ")
+    once = ", in one training at each" if seeds == 1 else ""
+    assert verdict is not None and verdict.sentence.startswith(f"From detail 0 to 1{once}, ")
     return verdict
 
 
@@ -233,8 +235,17 @@ def test_the_dial_tells_leads_from_lags(first: float, last: float, mark: str, wo
     assert number.text.replace("−", "-") == f"{change:+.1f} [{change - half:+.1f}, {change + half:+.1f}]"
 
 
+def test_what_one_end_lacks_is_left_out() -> None:
+    whole, older = paired(metrics()), paired(metrics())
+    for row in older["pictures"]["tasks"]["forward"].values():
+        row.pop("expected_clean_psnr", None)
+    for ends, told in (((whole, whole), True), ((older, whole), False), ((older, older), False)):
+        verdict = dial(judge(swept((0.0, ends[0]), (1.0, ends[1]))), [0.0, 1.0], "event")
+        assert verdict is not None and ("PSNR to the clean scene" in verdict.sentence) is told
+
+
 def test_seeds_along_the_dial() -> None:
-    assert lead(-2.0, -1.0, seeds=2).sentence == lead(-2.0, -1.0).sentence
+    assert lead(-2.0, -1.0, seeds=2).sentence == lead(-2.0, -1.0).sentence.replace(", in one training at each", "")
 
 
 def test_lower_is_better_along_the_dial_too() -> None:
@@ -245,5 +256,6 @@ def test_lower_is_better_along_the_dial_too() -> None:
     assert "A’s lag behind B grows in PSNR, PSNR to the clean scene, the object and its colour" in verdict.sentence
     assert "hidden objects that come back and surprise" in verdict.sentence
     unpaired = dial(judge(swept((0.0, metrics()), (1.0, metrics()))), [0.0, 1.0], "event")
-    assert unpaired is not None and unpaired.sentence == "From detail 0 to 1, the arms were not compared clip by clip."
+    words = "From detail 0 to 1, in one training at each, the arms were not compared clip by clip."
+    assert unpaired is not None and unpaired.sentence == words
     assert dial(judge(metrics()), [], "event") is None

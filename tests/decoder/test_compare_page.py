@@ -276,12 +276,19 @@ def test_a_sweep_has_its_section(unplotted: None) -> None:
     assert "unpredictable detail varied: 0" in words and "of detail 0" in words
     assert f"All of it took {duration(3 * 4211.5)} on" in words
     for name in ("representation/labels/motion/jepa-masked_pixels/1", "pictures/tasks/forward/jepa-pixels/psnr",
-                 "pictures/tasks/forward/pixels/mean_picture_clean_psnr",
+                 "pictures/tasks/forward/pixels/expected_clean_psnr",
                  "distance/rows/jepa-pixels_plus/fvd", "rollout/rows/jepa-pixels/error/first=16",
                  "physics/permanence/rows/futures/returned", "physics/interaction/rows/jepa-pixels/error",
                  "surprise/rows/jepa-pixels/event/all/all", "seconds/total"):  # fmt: skip
         assert all(f'title="detail/detail={detail:g}/{name}"' in page for detail in (0, 0.5, 1)), name
     numbers_are_figures(page, found)
+    assert "clean scene" in words and "One training of every arm" not in words
+    older = swept((0.0, paired(metrics())), (1.0, paired(metrics())))
+    for row in older["detail"]:
+        for drawn in row["pictures"]["tasks"]["forward"].values():
+            drawn.pop("expected_clean_psnr", None), drawn.pop("clean_psnr", None)
+    words = re.sub("[ \n]+", " ", Seen(page_of(older | {"pictures": older["detail"][0]["pictures"]})).text)
+    assert "clean scene:" not in words and "One training of every arm" in words
 
 
 def test_a_sweep_shows_one_scene_at_every_setting(tmp_path: Path) -> None:
@@ -301,7 +308,7 @@ def test_the_clean_scene_is_shown_where_it_differs(unplotted: None) -> None:
     title = 'title="pictures/tasks/forward/jepa/clean_psnr"'
     assert title not in page_of(metrics()), "it would repeat the PSNR"
     page = page_of(metrics(pictures__detail=0.5))
-    assert title in page and 'title="pictures/tasks/forward/jepa/mean_picture_clean_psnr"' in page
+    assert title in page and 'title="pictures/tasks/forward/jepa/expected_clean_psnr"' in page
 
 
 def test_the_plots_of_a_sweep(unplotted: None) -> None:
