@@ -5,7 +5,7 @@
 - its Python blocks run, on untrained models in place of the trained ones.
 - every file its tree names exists, every link inside the repository leads somewhere, and no figure is still to be
   filled in.
-- the table of the small comparison is that of its measurements, which the repository keeps.
+- the tables of the small comparison and of the sweep are those of their measurements, which the repository keeps.
 """
 
 import json
@@ -20,6 +20,8 @@ from jepa_commands import parse_command
 from data.writer import write_video
 from decoder import Decoder, LatentSource
 from decoder.compare.figures import figures
+from decoder.compare.headlines import headlines
+from decoder.compare.labels import share
 from decoder.decoder import DecoderConfig
 from decoder.dit import VideoDiTConfig
 from jepa import JEPA, ConfigError, EncoderConfig, JEPAConfig, PredictorConfig
@@ -27,6 +29,7 @@ from jepa import JEPA, ConfigError, EncoderConfig, JEPAConfig, PredictorConfig
 HOUSE = Path(__file__).resolve().parents[1]
 README = (HOUSE / "README.md").read_text()
 MEASURED = HOUSE / "notebooks" / "results" / "compare_small" / "seed0" / "measured"
+SWEPT = HOUSE / "notebooks" / "results" / "compare_tiny" / "detail"
 KNOWN = ("cd", "git", "source", "python", "python3", "pip")  # not ours to check
 
 
@@ -160,3 +163,29 @@ def test_the_small_setting_is_told_as_it_was_measured() -> None:
                 continue
             told = [float(number.replace("−", "-")) for number in re.findall(r"−?[\d.]+", text)]
             assert told == [round(x, digits) for x in (figure.value, figure.low, figure.high) if x is not None], arm
+
+
+def test_the_sweep_is_told_as_it_was_measured() -> None:
+    """Every row of its table, against the figures that the repository keeps of it."""
+    rows = [
+        {"detail": float(folder.name), "by_seed": {},
+         **{file.stem: json.loads(file.read_text()) for file in folder.glob("seed0/measured/*.json")}}
+        for folder in sorted(SWEPT.iterdir()) if folder.is_dir()
+    ]  # fmt: skip
+    found = figures({**rows[0], "detail": rows})
+    known = {f"{headline.title}: {label.letter}": (headline.at(pair), 100 if headline.form is share else 1)
+             for headline in headlines(found, "event") for pair, label in headline.pairs.items()}  # fmt: skip
+    section = README.partition("### Unpredictable detail")[2]
+    table = section[section.index("\n|") :].partition("\n\n")[0].strip()
+    head, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
+    assert [title.split()[-1] for title in head[1:]] == ["0", "0.25", "0.5", "1", "change"] and len(lines) > 8
+    for title, *cells in lines:
+        name, scale = known[title]
+        for place, text in zip(head[1:], cells, strict=True):
+            figure = found[f"detail/{'change' if place == 'change' else place.replace(' ', '=')}/{name}"]
+            values = [value for value in (figure.value, figure.low, figure.high) if value is not None]
+            told = re.findall(r"[+−]?[\d.]+", text)
+            assert len(told) == len(values) == 3, (title, place)
+            for number, value in zip(told, values, strict=True):
+                half = 0.5 * 10.0 ** -len(number.partition(".")[2])
+                assert abs(float(number.replace("−", "-")) - scale * value) <= half + 1e-9, (title, place, number)
