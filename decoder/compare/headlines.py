@@ -15,8 +15,10 @@ from decoder.compare.findings import final, last_length
 from decoder.compare.judge import Judge, Measure, Number, Verdict, interval, tell
 from decoder.compare.labels import ENCODERS, PAIRS, Format, Label, one, pick, share, signed, three, two
 
-GROWS = ("lead grows", "lag shrinks", "lag turned")  # for A
-SHRINKS = ("lag grows", "lead shrinks", "lead lost")  # against A
+# What becomes of A, by how it stands at both ends of the dial: 1 certainly ahead, -1 certainly behind.
+GROWS = {(1, 1): "lead grows", (-1, -1): "lag shrinks", (-1, 1): "lag turned"}
+SHRINKS = {(-1, -1): "lag grows", (1, 1): "lead shrinks", (1, -1): "lead lost"}
+GAINS, LOSES = "gains", "loses"  # where one end is undecided
 
 
 @dataclass(frozen=True)
@@ -110,13 +112,15 @@ def _moved(
         return "missing", None
     if change.low <= 0 <= change.high:
         return "uncertain", change
-    before, after = (
-        better * (figures[f"detail/detail={place(settings):g}/{name}"].value or 0.0) for place in (min, max)
-    )
-    turned = before * after < 0
-    if better * change.value > 0:
-        return GROWS[2 if turned else after <= 0], change
-    return SHRINKS[2 if turned else after >= 0], change
+    first, last = (figures[f"detail/detail={place(settings):g}/{name}"] for place in (min, max))
+    ends = better * _sign(first), better * _sign(last)
+    return (GROWS.get(ends, GAINS) if better * change.value > 0 else SHRINKS.get(ends, LOSES)), change
+
+
+def _sign(figure: Figure) -> int:
+    """Of an interval that leaves out 0; 0 for others."""
+    low, high = figure.low or 0.0, figure.high or 0.0
+    return 1 if low > 0 else -1 if high < 0 else 0
 
 
 def _told(letter: str, outcomes: Mapping[str, str]) -> str:
@@ -127,13 +131,15 @@ def _told(letter: str, outcomes: Mapping[str, str]) -> str:
         "lead lost": f"A’s lead over {letter} becomes a lag in {{}}",
         "lead shrinks": f"A’s lead over {letter} shrinks in {{}}",
         "lag grows": f"A’s lag behind {letter} grows in {{}}",
+        GAINS: f"on {letter} A gains in {{}}",
+        LOSES: f"to {letter} A loses in {{}}",
         "uncertain": f"between A and {letter} there is no certain change in {{}}",
     })  # fmt: skip
 
 
 def _mark(found: set[str]) -> tuple[str, str]:
     """Kind and mark of all measures together."""
-    grows, shrinks = bool(found & set(GROWS)), bool(found & set(SHRINKS))
+    grows, shrinks = bool(found & {GAINS, *GROWS.values()}), bool(found & {LOSES, *SHRINKS.values()})
     partly = " in part" if "uncertain" in found else ""
     if grows and shrinks:
         return "mixed", "Mixed"

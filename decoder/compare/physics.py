@@ -22,6 +22,8 @@ from decoder.compose import to_frames
 from decoder.estimates import table
 from decoder.evaluate import clip_seeds
 
+OTHERS = 4  # scenes of other clips that a roll-out is scored on: what a picture full of sprites would hit by chance
+
 
 def track(videos: Sequence[Tensor], scene: Scene) -> Tracks:
     """What the detector finds of a scene in drawn clips, each (B, C, T, H, W) in [0, 1]."""
@@ -45,13 +47,17 @@ def average(values: np.ndarray) -> np.ndarray:
 def measure_rollout(bench: Bench) -> dict[str, Any]:
     """Long-range coherence: predictions fed back over many clip lengths, tracked by the detector."""
     length, frames, whole = bench.data.num_frames, bench.frames(0, bench.config.rollout_lengths), bench.long
-    scene = at_frames(load_truth(bench.out / "long"), frames, bench.size[0], np.arange(len(whole)))
+    known, order = load_truth(bench.out / "long"), np.arange(len(whole))
+    shifts = sorted({len(whole) * i // (OTHERS + 1) for i in range(OTHERS + 1)})  # 0 first: the clip itself
+    scene, *others = [at_frames(known, frames, bench.size[0], np.roll(order, shift)) for shift in shifts]
     truth = bench.decoder.to_unit(whole).clamp(0, 1).cpu()
     edges = [length // 2, *range(length, len(frames) + 1, length)]  # what is drawn of the first clip, and later ones
-    found: dict[str, dict[str, np.ndarray]] = {"truth": _coherence([truth], truth, scene, edges)}
+    found: dict[str, dict[str, np.ndarray]] = {"truth": _coherence([truth], truth, scene, others, edges)}
     for arm in bench.arms:
         samples = bench.config.rollout_samples if arm.samples_differ else 1
-        found[arm.name] = _coherence([bench.rolled(arm, sample) for sample in range(samples)], truth, scene, edges)
+        found[arm.name] = _coherence(
+            [bench.rolled(arm, sample) for sample in range(samples)], truth, scene, others, edges
+        )
     del found["truth"]["psnr"]  # it is itself
     rows: dict[str, dict[str, list[Any]]] = {}
     for place, (low, high) in enumerate(pairwise(edges)):
@@ -65,15 +71,25 @@ def measure_rollout(bench: Bench) -> dict[str, Any]:
             "clip_frames": length, "rows": rows}  # fmt: skip
 
 
-def _coherence(samples: Sequence[Tensor], truth: Tensor, scene: Scene, edges: Sequence[int]) -> dict[str, np.ndarray]:
-    """{score: (clips, parts)} between edges, the mean over samples; of several, best_ too. psnr is a squared error."""
+def _coherence(
+    samples: Sequence[Tensor], truth: Tensor, scene: Scene, others: Sequence[Scene], edges: Sequence[int]
+) -> dict[str, np.ndarray]:
+    """{score: (clips, parts)} between edges, the mean over samples; of several, best_ too. psnr is a squared error.
+
+    chance is colour as if the roll-out were of another clip, the mean over `others`; kept is colour less that.
+    """
     each: list[dict[str, np.ndarray]] = []
     for video in samples:
-        found = coherence(track([video], scene), scene)
+        sprites = detect(np.concatenate([to_frames(clip) for clip in video]))
+        found = coherence(follow(sprites, scene), scene)
         scores = {key: getattr(found, key) for key in COHERENCE}
+        if others:
+            scores["chance"] = average(np.stack([coherence(follow(sprites, other), other).colour for other in others]))
         scores["psnr"] = (video - truth).square().mean((1, 3, 4)).double().numpy()  # (clips, frames)
         parts = {key: [average(values[:, low:high].T) for low, high in pairwise(edges)]
                  for key, values in scores.items()}  # fmt: skip
+        if others:
+            parts["kept"] = [colour - chance for colour, chance in zip(parts["colour"], parts["chance"], strict=True)]
         each.append({key: np.stack(values, 1) for key, values in parts.items()})
     return _over_samples(each)
 
@@ -119,7 +135,16 @@ def _claim(
 
 
 COHERENCE = ("error", "found", "colour", "shape", "count", "missing", "extra")
-HIGHER = ("hidden", "returned", "colour", "shape", "found", "count", "response")  # of the scores: higher is better
+HIGHER = (
+    "hidden",
+    "returned",
+    "colour",
+    "shape",
+    "found",
+    "count",
+    "kept",
+    "response",
+)  # of the scores: higher is better
 
 
 def _scores(samples: Sequence[Any]) -> dict[str, np.ndarray]:
@@ -138,6 +163,6 @@ def _over_samples(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndar
     for key in samples[0]:
         values = np.stack([sample[key] for sample in samples])
         row[key] = average(values)
-        if len(samples) > 1:
+        if len(samples) > 1 and key != "chance":
             row[f"best_{key}"] = best(values, key in HIGHER)
     return row

@@ -126,6 +126,8 @@ ROLLOUT: dict[str, tuple[str, Format]] = {
     "error of place, px": ("error", two),
     "found": ("found", share),
     "right colour": ("colour", share),
+    "the same by chance": ("chance", share),
+    "beyond chance": ("kept", share),
     "right shape": ("shape", share),
     "right count": ("count", share),
     "missing a frame": ("missing", two),

@@ -14,7 +14,8 @@
    trains nothing twice.
 6. B's operations, counted on B, are those of the decoder.
 7. Clean clips are the test clips that arms meet, one by one, without their detail. Distances are taken between
-   halves of what clips there are; of several samples the mean and the best are kept.
+   halves of what clips there are; of several samples the mean and the best are kept. What a
+   roll-out hits by chance is what it hits on other clips' scenes.
 8. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
 """
 
@@ -30,7 +31,8 @@ import pytest
 import torch
 
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from data.worlds import WorldConfig, generate
+from data.worlds import WorldConfig, generate, render, simulate
+from data.worlds_tracks import at_frames, stack_truth
 from decoder.budget import decoder_operations, pixels_operations, pretrain_operations
 from decoder.compare import job, physics, stages
 from decoder.compare.bench import Bench
@@ -332,6 +334,21 @@ def test_what_cannot_be_meant_is_named(words: str, message: str, tmp_path: Path)
     with pytest.raises(ConfigError, match=message):
         job.compare(config)
     assert not (tmp_path / "c").exists()
+
+
+def test_what_a_rollout_hits_by_chance_is_told_apart() -> None:
+    config = WorldConfig(objects_max=1, occluder_probability=0.0, bounce=1.0, num_frames=8)
+    episodes = [simulate(config, index) for index in range(8)]
+    truth, frames = stack_truth(episodes), np.arange(8)
+    video = torch.from_numpy(np.stack([render(episode) for episode in episodes])).movedim(-1, 1) / 255
+    own, other = (at_frames(truth, frames, 64, np.roll(frames, shift)) for shift in (0, 3))
+    found = physics._coherence([video], video, own, [other], [0, 4, 8])
+    assert found["colour"].shape == (8, 2) and (found["colour"] == 1).all() and found["chance"].mean() < 0.5
+    assert np.array_equal(found["kept"], found["colour"] - found["chance"])
+    assert (physics._coherence([video], video, own, [own], [0, 8])["kept"] == 0).all()
+    double = physics._coherence([video] * 2, video, own, [other], [0, 8])
+    assert np.allclose(double["best_kept"], double["kept"]) and "best_chance" not in double
+    assert "kept" not in physics._coherence([video], video, own, [], [0, 8])
 
 
 @pytest.mark.parametrize("detail", [0.0, 0.5])

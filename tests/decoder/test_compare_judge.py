@@ -6,8 +6,8 @@
 3. Several seeds must agree: where they decide differently, sentence and mark say that the seeds disagree.
 4. B+ is judged as B is, and the mark names both where they differ.
 5. Pooled figures are those of the formula, in NAMES, for clips and seeds together.
-6. Whether A's lead grows with the detail is told from the ends of the dial, and a lag is called a lag; with one seed,
-   that it is of one training. What only one end has is not told of.
+6. Whether A's lead grows with the detail is told from the ends of the dial, and a lag is called a lag, where an
+   interval says so; with one seed, that it is of one training. What only one end has is not told of.
 """
 
 import copy
@@ -222,6 +222,10 @@ def lead(first: float, last: float, seeds: int = 1) -> Verdict:
     (-2.0, -1.0, "For A in part", "A’s lag behind B shrinks in PSNR;"),
     (2.0, 1.0, "Against A in part", "A’s lead over B shrinks in PSNR;"),
     (-1.0, -2.0, "Against A in part", "A’s lag behind B grows in PSNR;"),
+    (0.1, 2.0, "For A in part", "on B A gains in PSNR;"),
+    (-2.0, 0.1, "For A in part", "on B A gains in PSNR;"),
+    (2.0, -0.1, "Against A in part", "to B A loses in PSNR;"),
+    (0.1, -2.0, "Against A in part", "to B A loses in PSNR;"),
     (1.0, 1.4, "No certain change", "between A and B there is no certain change in PSNR,"),
 ])  # fmt: skip
 def test_the_dial_tells_leads_from_lags(first: float, last: float, mark: str, words: str) -> None:
