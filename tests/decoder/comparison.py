@@ -54,8 +54,9 @@ def drawn(arm: str) -> dict[str, Any]:
 def rolled(arm: str) -> dict[str, Any]:
     off = 10 - ORDER.get(arm, 10)
     scores = {"error": (off, 0.2), "found": (1 - off / 20, 0.01), "colour": (0.98 - off / 20, 0.01),
-              "shape": (0.97 - off / 20, 0.01), "count": (0.96 - off / 20, 0.01), "missing": (off / 10, 0.01),
-              "extra": (off / 10, 0.01), "psnr": (20 - off, 0.1)}  # fmt: skip
+              "chance": (0.2, 0.01), "kept": (0.78 - off / 20, 0.01), "shape": (0.97 - off / 20, 0.01),
+              "count": (0.96 - off / 20, 0.01), "missing": (off / 10, 0.01), "extra": (off / 10, 0.01),
+              "psnr": (20 - off, 0.1)}  # fmt: skip
     return {
         key: [{"first": first, "last": last, **est(value, half, 32)} for first, last in ((4, 7), (8, 15), (16, 23))]
         for key, (value, half) in scores.items()
@@ -106,7 +107,7 @@ def metrics(**changes: Any) -> dict[str, Any]:
         "clip": {"frames": 8, "height": 32, "width": 32, "stride": 2, "tubelet_size": 2, "patch_size": 8},
         "representation": representation(),
         "pictures": {
-            "clips": 64, "samples": 4, "frames": 8, "size": [32, 32], "detail": 0.0,
+            "clips": 64, "samples": 4, "frames": 8, "size": [32, 32],
             "tasks": {task: {arm: drawn(arm) for arm in ARMS} for task in ("forward", "loop")},
             "contexts": [{"context": k, "of": 4, "clips": 64, "rows": {arm: {"psnr": est(13.0 + k + ORDER[arm])}
                                                                        for arm in ARMS}} for k in (1, 2, 3)],
