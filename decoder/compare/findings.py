@@ -157,7 +157,9 @@ def _copying(judge: Judge, keys: Keys) -> list[str]:
 def _coherence(judge: Judge) -> Verdict:
     begin = last_length(judge.figures)
     at = lambda key: f"rollout/rows/ARM/{key}/{begin}"
-    rivals = _against(judge, {"the object’s place": (at("error"), True), "the object’s colour": (at("colour"), False),
+    # Beyond chance, where that was measured: a picture full of sprites finds many an object.
+    colour = at("kept" if judge.value(at("kept").replace("ARM", "jepa")) is not None else "colour")
+    rivals = _against(judge, {"the object’s place": (at("error"), True), "the object’s colour": (colour, False),
                               "the number of objects": (at("count"), False)})  # fmt: skip
     lengths = (judge.value("rollout/frames") or 0) / (judge.value("rollout/clip_frames") or 1)
     clauses = ["predictions fed back were not measured"]

@@ -135,16 +135,8 @@ def _claim(
 
 
 COHERENCE = ("error", "found", "colour", "shape", "count", "missing", "extra")
-HIGHER = (
-    "hidden",
-    "returned",
-    "colour",
-    "shape",
-    "found",
-    "count",
-    "kept",
-    "response",
-)  # of the scores: higher is better
+# Of the scores, those of which more is better.
+HIGHER = ("hidden", "returned", "colour", "shape", "found", "count", "kept", "response")
 
 
 def _scores(samples: Sequence[Any]) -> dict[str, np.ndarray]:

@@ -201,6 +201,17 @@ def test_pooled_over_seeds() -> None:
     assert figures(partial)["seconds/total"].value == 4211.5
 
 
+def test_the_colour_is_judged_beyond_chance() -> None:
+    found = paired(metrics())
+    for entry in found["rollout"]["rows"]["jepa-pixels"]["kept"]:
+        entry.update(est(0.0, 0.1))
+    words = verdicts(judge(found))[2].sentence
+    assert "whether A keeps the object’s colour better than B is undecided" in words
+    for row in found["rollout"]["rows"].values():  # as it was measured before
+        row.pop("kept", None)
+    assert "A keeps the object’s place, the object’s colour and" in verdicts(judge(found))[2].sentence
+
+
 def lead(first: float, last: float, seeds: int = 1) -> Verdict:
     """A dial along which A's PSNR less B's goes from `first` to `last`; everything else stands still."""
     ends = []
