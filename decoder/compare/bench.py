@@ -134,10 +134,8 @@ class Bench:
         """Batches (B, C, T, H, W) in [0, 1] of the first `count` test clips, without their unpredictable detail."""
         truth = load_truth(self.out / "worlds")
         rows = np.flatnonzero(truth["splits"] == 2)[:count]
-        frames, transform = (
-            self.frames(truth["positions"].shape[1]),
-            ClipTransform(list(self.size), shorter_side=self.data.shorter_side),
-        )
+        frames = self.frames(truth["positions"].shape[1])
+        transform = ClipTransform(list(self.size), shorter_side=self.data.shorter_side)
         drawn = [transform(video[frames]) for video in clean_clips(self.out / "worlds", rows)]
         return [self.decoder.to_unit(part).clamp(0, 1) for part in torch.stack(drawn).to(self.device).split(BATCH)]
 

@@ -25,10 +25,10 @@ from decoder.evaluate import clip_seeds
 OTHERS = 4  # scenes of other clips that a roll-out is scored on: what a picture full of sprites would hit by chance
 
 
-def track(videos: Sequence[Tensor], scene: Scene) -> Tracks:
-    """What the detector finds of a scene in drawn clips, each (B, C, T, H, W) in [0, 1]."""
-    frames = [to_frames(clip) for video in videos for clip in video]
-    return follow(detect(np.concatenate(frames)), scene)
+def track(videos: Sequence[Tensor], *scenes: Scene) -> list[Tracks]:
+    """What the detector finds of each of `scenes` in drawn clips, each (B, C, T, H, W) in [0, 1]; it looks once."""
+    sprites = detect(np.concatenate([to_frames(clip) for video in videos for clip in video]))
+    return [follow(sprites, scene) for scene in scenes]
 
 
 def best(values: np.ndarray, highest: bool) -> np.ndarray:
@@ -80,11 +80,10 @@ def _coherence(
     """
     each: list[dict[str, np.ndarray]] = []
     for video in samples:
-        sprites = detect(np.concatenate([to_frames(clip) for clip in video]))
-        found = coherence(follow(sprites, scene), scene)
+        found, *chances = map(coherence, track([video], scene, *others), (scene, *others))
         scores = {key: getattr(found, key) for key in COHERENCE}
         if others:
-            scores["chance"] = average(np.stack([coherence(follow(sprites, other), other).colour for other in others]))
+            scores["chance"] = average(np.stack([chance.colour for chance in chances]))
         scores["psnr"] = (video - truth).square().mean((1, 3, 4)).double().numpy()  # (clips, frames)
         parts = {key: [average(values[:, low:high].T) for low, high in pairwise(edges)]
                  for key, values in scores.items()}  # fmt: skip
@@ -123,13 +122,13 @@ def _claim(
         return {"clips": 0, "of": len(everything["shapes"]), "rows": {}}
     scene, videos = at_frames(everything, frames, bench.size[0], rows), bench.clips(0, rows, world)
     truth = [bench.decoder.to_unit(video).clamp(0, 1) for video in videos]
-    found = {"truth": _scores([judge(track(truth, scene), scene, seen)])}
+    found = {"truth": _scores([judge(track(truth, scene)[0], scene, seen)])}
     for arm in [*bench.arms, bench.drawing["target"]]:
         samples = []
         for sample in range(config.samples if arm.samples_differ else 1):
             drawn = [arm.draw(video, arm.task_mask("forward", video), clip_seeds(i * BATCH, len(video), sample))
                      for i, video in enumerate(videos)]  # fmt: skip
-            samples.append(judge(track(drawn, scene), scene, seen))
+            samples.append(judge(track(drawn, scene)[0], scene, seen))
         found[arm.name] = _scores(samples)
     return {"clips": len(rows), "of": len(everything["shapes"]), "rows": table(found)}
 

@@ -358,8 +358,8 @@ def test_clean_clips_are_those_that_arms_meet(detail: float, tmp_path: Path) -> 
     world = job.plan(replace(config, budget=0.0125), [trained(config, 0)])[0].config
     generate(world, progress=False)
     bench = Bench(config, trained(config, 0))
-    bench.decoder = SimpleNamespace(to_unit=lambda x: x * bench.std + bench.mean)  # type: ignore[assignment]
-    bench.mean, bench.std = (torch.tensor(v).view(-1, 1, 1, 1) for v in (IMAGENET_MEAN, IMAGENET_STD))  # type: ignore[attr-defined]
+    mean, std = (torch.tensor(values).view(-1, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
+    bench.decoder = SimpleNamespace(to_unit=lambda x: x * std + mean)  # type: ignore[assignment]
     met, clean = (torch.cat(part) for part in (bench.clips(20), bench.clean(20)))
     errors = (bench.decoder.to_unit(met) - clean).square().mean((1, 2, 3, 4))
     assert len(errors) == 20 and bench.detail == detail and (detail or errors.max() < 1e-4)  # 40 dB, which H.264 takes
