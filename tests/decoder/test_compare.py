@@ -1,47 +1,28 @@
 """The comparison as a job. Claims:
 
-1. The opponents are trained as the decoder is: data, denoiser, tasks, contexts, steps and seed are equal, and so are
-   the denoisers, to the last parameter; learning rate and times of the flow may be an arm's own, nothing else. B+
-   differs from B in its steps alone, by what pretraining the JEPA costs. B and D alone, by their own files, have the
-   same optimizer and flow.
-2. The masked-pixel arm differs from the JEPA in its targets alone.
-3. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures everything
+1. Nothing is trained twice; `only=evaluate` trains nothing, refuses where something is missing, and measures everything
    anew, exactly once: killed and given again, it goes on.
-4. Other settings than those a folder was trained with are refused; what depends on other settings of measuring is
+2. Other settings than those a folder was trained with are refused; what depends on other settings of measuring is
    measured again, and nothing else. What cannot be meant is named. A seed that was trained and measured elsewhere is
    taken as it is, by the settings that came with it.
-5. A sweep trains each setting in a folder of its own, uses a plain run that has one already, changes nothing of it, and
+3. A sweep trains each setting in a folder of its own, uses a plain run that has one already, changes nothing of it, and
    trains nothing twice.
-6. B's operations, counted on B, are those of the decoder.
-7. Clean clips are the test clips that arms meet, one by one, without their detail. Distances are taken between
-   halves of what clips there are; of several samples the mean and the best are kept. What a
-   roll-out hits by chance is what it hits on other clips' scenes.
-8. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
+4. (slow) The whole job runs on real videos from nothing, and every number of its arms is there.
 """
 
 import json
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
 
-from data.transforms import IMAGENET_MEAN, IMAGENET_STD
-from data.worlds import WorldConfig, generate, render, simulate
-from data.worlds_tracks import at_frames, stack_truth
-from decoder.budget import decoder_operations, pixels_operations, pretrain_operations
-from decoder.compare import job, physics, stages
-from decoder.compare.bench import Bench
-from decoder.compare.plan import CompareConfig, Trained, trained
-from decoder.latents import LatentSource
+from data.worlds import WorldConfig
+from decoder.compare import job
+from decoder.compare.plan import CompareConfig
 from decoder.metric_weights import missing_weights
-from decoder.train import build_decoder
-from decoder.train_opponents import FuturesTrainConfig, PixelTrainConfig, build_pixels
-from jepa import JEPA, ConfigError
+from jepa import ConfigError
 from jepa.config import load_config
 
 HOUSE = Path(__file__).resolve().parents[2]
@@ -50,62 +31,6 @@ HOUSE = Path(__file__).resolve().parents[2]
 @pytest.fixture(autouse=True)
 def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(HOUSE)
-
-
-@pytest.fixture(scope="module", params=["worlds_tiny", "worlds_small"])
-def arms(request: pytest.FixtureRequest) -> Trained:
-    config = load_config(CompareConfig, HOUSE / f"configs/compare/{request.param}.yaml")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(HOUSE)
-        return trained(config, config.seeds[0])
-
-
-def test_the_opponent_is_trained_as_the_decoder_is(arms: Trained) -> None:
-    pixels, decoder = arms.pixels, arms.decoder
-    assert pixels.data == replace(arms.jepa.data, **decoder.data)
-    for key in ("seed", "condition_dim", "model", "sampling", "trainer"):
-        assert getattr(pixels, key) == getattr(decoder, key) == getattr(arms.futures, key, getattr(decoder, key)), key
-    for key in ("warmup_steps", "ema_decay", "weight_decay", "betas"):  # the learning rate is each arm's own
-        assert getattr(pixels.optim, key) == getattr(decoder.optim, key) == getattr(arms.futures.optim, key), key
-    for key in ("tasks", "contexts", "condition_dropout"):
-        assert getattr(pixels.mix, key) == getattr(decoder.mix, key) == getattr(arms.futures.mix, key), key
-    assert len(decoder.mix.contexts) > 1, "several context lengths are trained"
-    source = LatentSource(JEPA(arms.jepa.model))
-    drawer = build_decoder(decoder.model, source, arms.jepa.data, False, decoder.condition_dim)
-    opponent = build_pixels(pixels)
-    shapes = [{k: tuple(v.shape) for k, v in model.dit.named_parameters()} for model in (drawer, opponent)]
-    assert shapes[0] == shapes[1]
-    counted = pixels_operations(pixels)
-    assert counted == pytest.approx(decoder_operations(decoder, arms.jepa), rel=0.02)
-    assert pixels_operations(arms.pixels_plus) > counted
-
-
-@pytest.mark.parametrize("setting", ["worlds_tiny", "worlds_small"])
-def test_an_arm_trained_alone_has_the_settings_of_the_comparison(setting: str) -> None:
-    arms = trained(load_config(CompareConfig, HOUSE / f"configs/compare/{setting}.yaml"), 0)
-    words = [f"jepa={arms.decoder.jepa}"]
-    alone = (
-        (arms.pixels, load_config(PixelTrainConfig, HOUSE / f"configs/pixels/{setting}.yaml")),
-        (arms.futures, load_config(FuturesTrainConfig, HOUSE / f"configs/futures/{setting}.yaml", words)),
-    )
-    for compared, own in alone:
-        for key in ("model", "optim", "flow", "sampling"):
-            assert getattr(compared, key) == getattr(own, key), key
-        assert compared.trainer.max_steps == own.trainer.max_steps and compared.mix.tasks == own.mix.tasks
-
-
-def test_more_steps_pay_for_the_pretraining(arms: Trained) -> None:
-    plus = arms.pixels_plus
-    same = replace(plus, out=arms.pixels.out, trainer=arms.pixels.trainer)
-    assert asdict(same) == asdict(arms.pixels)
-    one = decoder_operations(arms.decoder, arms.jepa) / arms.decoder.trainer.max_steps
-    extra = (plus.trainer.max_steps - arms.pixels.trainer.max_steps) * one
-    assert extra == pytest.approx(pretrain_operations(arms.jepa), rel=0.01)
-
-
-def test_masked_pixels_differ_in_their_targets_alone(arms: Trained) -> None:
-    masked = replace(arms.masked_pixels, out=arms.jepa.out, model=replace(arms.masked_pixels.model, targets="latents"))
-    assert asdict(masked) == asdict(arms.jepa) and arms.masked_pixels.model.targets == "pixels"
 
 
 @pytest.fixture
@@ -334,56 +259,6 @@ def test_what_cannot_be_meant_is_named(words: str, message: str, tmp_path: Path)
     with pytest.raises(ConfigError, match=message):
         job.compare(config)
     assert not (tmp_path / "c").exists()
-
-
-def test_what_a_rollout_hits_by_chance_is_told_apart() -> None:
-    config = WorldConfig(objects_max=1, occluder_probability=0.0, bounce=1.0, num_frames=8)
-    episodes = [simulate(config, index) for index in range(8)]
-    truth, frames = stack_truth(episodes), np.arange(8)
-    video = torch.from_numpy(np.stack([render(episode) for episode in episodes])).movedim(-1, 1) / 255
-    own, other = (at_frames(truth, frames, 64, np.roll(frames, shift)) for shift in (0, 3))
-    found = physics._coherence([video], video, own, [other], [0, 4, 8])
-    assert found["colour"].shape == (8, 2) and (found["colour"] == 1).all() and found["chance"].mean() < 0.5
-    assert np.array_equal(found["kept"], found["colour"] - found["chance"])
-    assert (physics._coherence([video], video, own, [own], [0, 8])["kept"] == 0).all()
-    double = physics._coherence([video] * 2, video, own, [other], [0, 8])
-    assert np.allclose(double["best_kept"], double["kept"]) and "best_chance" not in double
-    assert "kept" not in physics._coherence([video], video, own, [], [0, 8])
-
-
-@pytest.mark.parametrize("detail", [0.0, 0.5])
-def test_clean_clips_are_those_that_arms_meet(detail: float, tmp_path: Path) -> None:
-    words = [f"out={tmp_path}", f"world=[bounce=0.5,detail={detail}]"]
-    config = load_config(CompareConfig, HOUSE / "configs/compare/worlds_tiny.yaml", words)
-    world = job.plan(replace(config, budget=0.0125), [trained(config, 0)])[0].config
-    generate(world, progress=False)
-    bench = Bench(config, trained(config, 0))
-    mean, std = (torch.tensor(values).view(-1, 1, 1, 1) for values in (IMAGENET_MEAN, IMAGENET_STD))
-    bench.decoder = SimpleNamespace(to_unit=lambda x: x * std + mean)  # type: ignore[assignment]
-    met, clean = (torch.cat(part) for part in (bench.clips(20), bench.clean(20)))
-    errors = (bench.decoder.to_unit(met) - clean).square().mean((1, 2, 3, 4))
-    assert len(errors) == 20 and bench.detail == detail and (detail or errors.max() < 1e-4)  # 40 dB, which H.264 takes
-    others = (bench.decoder.to_unit(met) - clean.roll(1, 0)).square().mean((1, 2, 3, 4))
-    assert (errors < others).all()
-
-
-def test_sets_of_clips_are_halves_of_what_there_is() -> None:
-    clips = torch.arange(900)
-    for most, count in ((1024, 450), (300, 300), (3, 3)):
-        drawn, others = stages._halves(clips, most) or (clips, clips)
-        assert len(drawn) == len(others) == count and not set(drawn.tolist()) & set(others.tolist())
-    assert stages._halves(clips[:5], 1024) is None and stages._halves(clips[:6], 1024) is not None
-
-
-def test_of_several_samples_the_mean_and_the_best_are_kept() -> None:
-    nan = float("nan")
-    samples = [{"error": np.array([1.0, nan, nan]), "found": np.array([1.0, 0.0, 0.0])},
-               {"error": np.array([3.0, 2.0, nan]), "found": np.array([1.0, 1.0, 0.0])}]  # fmt: skip
-    row = physics._over_samples(samples)
-    assert row.keys() == {"error", "best_error", "found", "best_found"}
-    wanted = {"error": [2, 2, nan], "best_error": [1, 2, nan], "found": [1, 0.5, 0], "best_found": [1, 1, 0]}
-    assert all(np.array_equal(row[key], values, equal_nan=True) for key, values in wanted.items())
-    assert physics._over_samples(samples[:1]).keys() == {"error", "found"}
 
 
 TRIED = ["budget=0.004", "clips=12", "samples=2", "rollout_clips=8", "rollout_lengths=2", "rollout_samples=2",
