@@ -16,7 +16,7 @@ from decoder.charts import Interval, Line, interval_chart, line_chart
 from decoder.compare.figures import Figure
 from decoder.compare.findings import final
 from decoder.compare.headlines import headlines
-from decoder.compare.labels import ARMS, ENCODERS, IN_PIXELS, PROBES, SETS, UNITS, Label, share
+from decoder.compare.labels import ARMS, CONDITIONS, ENCODERS, IN_PIXELS, PROBES, SETS, UNITS, Label, share
 
 Figures = Mapping[str, Figure]
 BAR, BAND = "Bar: 95\u00a0% interval.", "Band: 95\u00a0% interval."
@@ -29,11 +29,13 @@ ROLLOUTS = {
     ),
     "found": ("Found", "Share of frames in which the main object is found."),
     "colour": ("Right colour", "Share of frames in which it is found and has its colour."),
+    "error_beyond": ("Place beyond chance, px", "How much less it errs on its own scene than on other clips’."),
+    "colour_beyond": ("Right colour beyond chance", "The share less that on other clips’ scenes."),
     "shape": ("Right shape", "Share of frames in which it is found and has its shape."),
     "count": ("Right number of objects", "Share of frames with nothing missing and nothing extra."),
     "psnr": ("PSNR, dB", "Closeness of pixels: after long roll-outs it says little."),
 }
-SHARES = ("found", "colour", "shape", "count")
+SHARES = ("found", "colour", "colour_beyond", "shape", "count")
 
 
 @dataclass(frozen=True)
@@ -180,12 +182,13 @@ def rollouts(figures: Figures) -> list[Chart]:
 
 
 def physics(figures: Figures) -> list[Chart]:
-    """One of permanence, one of interaction."""
+    """Of permanence and of interaction."""
     charts = []
-    rows = dots(figures, ARMS, "physics/permanence/rows/ARM/returned")
-    if rows:
-        svg = interval_chart(rows, "come back", percent=True)
-        charts.append(Chart("Hidden objects that come back", f"Mean over samples. {BAR}", svg))
+    for key, more in (("returned", ""), ("returned_beyond", ", beyond chance")):
+        rows = dots(figures, ARMS, f"physics/permanence/rows/ARM/{key}")
+        if rows:
+            svg = interval_chart(rows, f"come back{more}", percent=True)
+            charts.append(Chart(f"Hidden objects that come back{more}", f"Mean over samples. {BAR}", svg))
     rows = dots(figures, ARMS, "physics/interaction/rows/ARM/response")
     if rows:
         svg = interval_chart(rows, "response")
@@ -194,16 +197,18 @@ def physics(figures: Figures) -> list[Chart]:
 
 
 def surprise(figures: Figures, score: str) -> list[Chart]:
-    """All pairs together."""
+    """Pairs in sight, and behind a bar."""
     untrained = sorted({name.split("/")[2] for name in figures if name.startswith("surprise/rows/random_")})
     arms = (
         ARMS | IN_PIXELS | {arm: Label("", f"untrained {arm.removeprefix('random_')}", "random") for arm in untrained}
     )
-    rows = dots(figures, arms, f"surprise/rows/ARM/{score}/all/all")
-    if not rows:
-        return []
-    svg = interval_chart(rows, "relative accuracy", reference=(0.5, "chance"), percent=True)
-    return [Chart(f"All pairs, score “{score}”", f"Share of pairs judged rightly. {BAR}", svg)]
+    charts = []
+    for where, title in CONDITIONS.items():
+        rows = dots(figures, arms, f"surprise/rows/ARM/{score}/all/{where}")
+        if rows:
+            svg = interval_chart(rows, "relative accuracy", reference=(0.5, "chance"), percent=True)
+            charts.append(Chart(f"Pairs {title}, score “{score}”", f"Share of pairs judged rightly. {BAR}", svg))
+    return charts
 
 
 def leads(figures: Figures, score: str) -> list[Chart]:

@@ -32,7 +32,7 @@ COUNTS = ("n", "clips", "pairs")
 SEEDED = re.compile(r"(.*?)by_seed/([^/]+)/(.+)")  # what stands before, the seed, what stands behind
 PAIRED = re.compile(r"/[a-z]\w*-[a-z]\w*/")  # the difference of two arms
 SHARES = re.compile(
-    r"(^|/)(representation|surprise)/|/(best_)?(found|colour|chance|shape|count|hidden|returned)(/|$)"
+    r"(^|/)(representation|surprise)/|/(best_)?(found|(colour|returned)(_chance)?|shape|count|hidden)(/|$)"
 )  # of something: none lies outside 0..1
 
 NAMES = {
@@ -51,8 +51,10 @@ NAMES = {
     "n_truth: the true clips",
     "distance/horizons/first=FRAME/rows/ARM/fvd, kvd": "the same of predictions fed back, from FRAME on",
     "rollout/rows/ARM/SCORE/first=FRAME": "over the clip length that begins at FRAME: error in pixels; found, colour, "
-    "shape and count as shares of frames; chance: colour, scored on the scenes of other clips; kept: colour less "
-    "chance; missing and extra objects a frame; psnr in dB; best_: the best sample of each clip",
+    "shape and count as shares of frames; missing and extra objects a frame; psnr in dB; best_: the best sample of "
+    "each clip",
+    "rollout/…/SCORE_chance, physics/…/SCORE_chance": "the same score on the scenes of other clips; SCORE_beyond: how "
+    "much better it is on the clip’s own, so that more is always better",
     "physics/CLAIM/clips, of": "clips that show it in their predicted part, and among how many they were found",
     "physics/permanence/rows/ARM/SCORE": "hidden, returned, colour and shape as shares; time in frames; place in "
     "pixels; best_: the best sample of each clip",

@@ -6,11 +6,24 @@ Notable:
   pretraining as well.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from decoder.compare.figures import Figure
 from decoder.compare.judge import SPLIT, Judge, Outcome, Verdict, judged, listed, tell
-from decoder.compare.labels import ARMS, ENCODERS, IN_PIXELS, minus, one, operations, pick, share, three, two, whole
+from decoder.compare.labels import (
+    ARMS,
+    CONDITIONS,
+    ENCODERS,
+    IN_PIXELS,
+    minus,
+    one,
+    operations,
+    pick,
+    share,
+    three,
+    two,
+    whole,
+)
 
 ALIKE = 0.02  # share by which two arms may differ and still count as equally large
 DRAWN = ("pictures", "distance")  # stages whose figures mean little without the size of the pictures
@@ -157,15 +170,14 @@ def _copying(judge: Judge, keys: Keys) -> list[str]:
 def _coherence(judge: Judge) -> Verdict:
     begin = last_length(judge.figures)
     at = lambda key: f"rollout/rows/ARM/{key}/{begin}"
-    # Beyond chance, where that was measured: a picture full of sprites finds many an object.
-    colour = at("kept" if judge.value(at("kept").replace("ARM", "jepa")) is not None else "colour")
-    rivals = _against(judge, {"the object’s place": (at("error"), True), "the object’s colour": (colour, False),
+    place, colour = _beyond(judge, at, "error", lower=True), _beyond(judge, at, "colour")
+    rivals = _against(judge, {"the object’s place": place, "the object’s colour": colour,
                               "the number of objects": (at("count"), False)})  # fmt: skip
     lengths = (judge.value("rollout/frames") or 0) / (judge.value("rollout/clip_frames") or 1)
     clauses = ["predictions fed back were not measured"]
     if begin:
         three_arms = pick("jepa", "pixels", "pixels_plus").items()
-        still = {label.letter: _versus(judge, at("error"), arm, "copy", True) for arm, label in three_arms}
+        still = {label.letter: _versus(judge, place[0], arm, "copy", place[1]) for arm, label in three_arms}
         lost = {x.letter: judge.versus(at("found").replace("ARM", arm), GONE) for arm, x in three_arms}
         first, *others = _clauses(rivals, {
             1: "A keeps {what} better than {who}",
@@ -188,11 +200,27 @@ def _coherence(judge: Judge) -> Verdict:
     arms = pick("jepa", "pixels", "pixels_plus", "futures", "copy", "truth")
     measures = [
         judge.measure("Error of the place, pixels", arms, lambda arm: at("error").replace("ARM", arm), two),
+        judge.measure("How much less than by chance", arms, lambda arm: at("error_beyond").replace("ARM", arm), two),
+        judge.measure(
+            "Object found, of its colour, beyond chance",
+            arms,
+            lambda arm: at("colour_beyond").replace("ARM", arm),
+            share,
+        ),
         judge.measure(
             "Right number of objects, share of frames", arms, lambda arm: at("count").replace("ARM", arm), share
         ),
     ]
     return judged("Coherence over time", rivals, clauses, measures)
+
+
+def _beyond(judge: Judge, at: Callable[[str], str], key: str, lower: bool = False) -> tuple[str, bool]:
+    """The name of a score beyond chance, where it was measured, or else of the score; and whether lower is better.
+
+    A picture full of sprites has one near every place.
+    """
+    beyond = at(f"{key}_beyond")
+    return (at(key), lower) if judge.value(beyond.replace("ARM", "jepa")) is None else (beyond, False)
 
 
 def last_length(figures: Mapping[str, Figure]) -> str:
@@ -202,13 +230,13 @@ def last_length(figures: Mapping[str, Figure]) -> str:
 
 
 def _physics(judge: Judge) -> Verdict:
-    returned, colour, error = (
-        f"physics/{key}" for key in ("permanence/rows/ARM/returned", "permanence/rows/ARM/colour",
-                                     "interaction/rows/ARM/error")
-    )  # fmt: skip
-    rivals = _against(judge, {"bringing a hidden object back": (returned, False),
-                              "the colour of what comes back": (colour, False),
-                              "the velocity after a collision": (error, True)})  # fmt: skip
+    hidden, hit = (
+        lambda key, claim=claim: f"physics/{claim}/rows/ARM/{key}" for claim in ("permanence", "interaction")
+    )
+    returned, error = _beyond(judge, hidden, "returned"), _beyond(judge, hit, "error", lower=True)
+    rivals = _against(judge, {"bringing a hidden object back": returned,
+                              "the colour of what comes back": _beyond(judge, hidden, "colour"),
+                              "the velocity after a collision": error})  # fmt: skip
     clauses = _clauses(rivals, {
         1: "A is better than {who} at {what}",
         -1: "A is worse than {who} at {what}",
@@ -217,11 +245,15 @@ def _physics(judge: Judge) -> Verdict:
         None: "A could not be compared with {who} at {what}",
     })  # fmt: skip
     arms = pick("jepa", "pixels", "pixels_plus", "futures", "copy", "truth")
-    found = "physics/interaction/rows/ARM/found"
     measures = [
-        judge.measure("Hidden objects that come back", arms, lambda arm: returned.replace("ARM", arm), share),
-        judge.measure("Velocity found after a collision", arms, lambda arm: found.replace("ARM", arm), share),
-        judge.measure("Its error, pixels a frame", arms, lambda arm: error.replace("ARM", arm), two),
+        judge.measure(title, arms, lambda arm, name=name: name.replace("ARM", arm), form)  # type: ignore[misc]
+        for title, name, form in (
+            ("Hidden objects that come back", hidden("returned"), share),
+            ("More than by chance", hidden("returned_beyond"), share),
+            ("Velocity found after a collision", hit("found"), share),
+            ("Its error, pixels a frame", hit("error"), two),
+            ("How much less than by chance", hit("error_beyond"), two),
+        )
     ]
     return judged("Permanence and interaction", rivals, clauses, measures)
 
@@ -234,37 +266,48 @@ def surprise_score(figures: Mapping[str, Figure]) -> str:
 
 def _surprise(judge: Judge) -> Verdict:
     score = surprise_score(judge.figures)
-    at = lambda arm: f"surprise/rows/{arm}/{score}/all/all"
-    untrained = [arm for arm in (f"random_{i}" for i in range(100)) if judge.value(at(arm)) is not None]
-    rivals = _against(judge, {"": (at("ARM"), False)})
-    chance = {label.letter: judge.versus(at(arm), 0.5) for arm, label in pick("jepa", "pixels", "pixels_plus").items()}
-    controls = {"copying": judge.versus(at("jepa"), at("copy")),
-                "untrained encoders": judge.versus(at("jepa"), [at(arm) for arm in untrained])}  # fmt: skip
-    clauses = [
-        tell({letter: chance[letter] for letter in ("A", *rivals)}, {
-            1: "impossible videos surprise {} more often than chance allows",
-            -1: "possible videos surprise {} more than impossible ones",
-            0: "for {} chance is not excluded",
-            SPLIT: "the seeds disagree on whether impossible videos surprise {} more often than chance allows",
-            None: "the surprise of {} was not measured",
-        }),
-        tell({letter: outcomes[""] for letter, outcomes in rivals.items()}, {
-            1: "A is right more often than {}",
-            -1: "A is right less often than {}",
-            0: "against {} nothing is decided for A",
-            SPLIT: "the seeds disagree on whether A is right more often than {}",
-        }),
-        tell(controls, {
-            1: "A is right more often than {}",
-            -1: "A is right less often than {}",
-            0: "A is not certainly better than {}",
-            SPLIT: "the seeds disagree on whether A is right more often than {}",
-        }),
-    ]  # fmt: skip
+    at = lambda arm, where: f"surprise/rows/{arm}/{score}/all/{where}"
+    wheres = [where for where in CONDITIONS if judge.value(at("jepa", where)) is not None] or ["all"]
     arms = pick("jepa", "pixels", "pixels_plus", "futures", "masked_pixels", "copy") | IN_PIXELS
+    untrained = [arm for arm in (f"random_{i}" for i in range(100)) if judge.value(at(arm, "all")) is not None]
+
+    def each(outcome: Callable[[str], Outcome]) -> dict[str, Outcome]:
+        return {CONDITIONS.get(where, ""): outcome(where) for where in wheres}
+
+    rivals = _against(judge, {CONDITIONS.get(where, ""): (at("ARM", where), False) for where in wheres})
+    known = pick("jepa", *(arm for arm in ("pixels", "pixels_plus") if ARMS[arm].letter in rivals))
+    chance = {label.letter: each(lambda where, arm=arm: judge.versus(at(arm, where), 0.5))  # type: ignore[misc]
+              for arm, label in known.items()}  # fmt: skip
+    controls = {
+        "copying": each(lambda where: judge.versus(at("jepa", where), at("copy", where))),
+        "untrained encoders": each(
+            lambda where: judge.versus(at("jepa", where), [at(arm, where) for arm in untrained])
+        ),
+    }
+    than: dict[Outcome, str] = {
+        1: "{what} A is right more often than {who}",
+        -1: "{what} A is right less often than {who}",
+        0: "{what} nothing is decided between A and {who}",
+        SPLIT: "{what} the seeds disagree on whether A is right more often than {who}",
+    }
+    clauses = [
+        *_clauses(chance, {
+            1: "{what} impossible videos surprise {who} more often than chance allows",
+            -1: "{what} possible videos surprise {who} more than impossible ones",
+            0: "{what} chance is not excluded for {who}",
+            SPLIT: "{what} the seeds disagree on whether impossible videos surprise {who} more often than chance",
+            None: "{what} the surprise of {who} was not measured",
+        }),
+        *_clauses(rivals, than),
+        *_clauses(controls, than),
+    ]  # fmt: skip
     arms |= dict.fromkeys(untrained, ARMS["random"])
-    title = f"Pairs judged rightly, score “{score}”, chance 50\u00a0%"
-    return judged("Surprise", rivals, clauses, [judge.measure(title, arms, at, share)])
+    measures = [
+        judge.measure(f"Pairs {title} judged rightly, score “{score}”, chance 50\u00a0%".replace("  ", " "), arms,
+                      lambda arm, where=where: at(arm, where), share)  # type: ignore[misc]
+        for where in wheres for title in [CONDITIONS.get(where, "")]
+    ]  # fmt: skip
+    return judged("Surprise", rivals, [clause.strip() for clause in clauses], measures)
 
 
 def fairness(judge: Judge) -> str:

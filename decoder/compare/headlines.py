@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from decoder.compare.figures import Figure
 from decoder.compare.findings import final, last_length
 from decoder.compare.judge import Judge, Measure, Number, Verdict, interval, tell
-from decoder.compare.labels import ENCODERS, PAIRS, Format, Label, one, pick, share, signed, three, two
+from decoder.compare.labels import CONDITIONS, ENCODERS, PAIRS, Format, Label, one, pick, share, signed, three, two
 
 # What becomes of A, by how it stands at both ends of the dial: 1 certainly ahead, -1 certainly behind.
 GROWS = {(1, 1): "lead grows", (-1, -1): "lag shrinks", (-1, 1): "lag turned"}
@@ -56,15 +56,16 @@ def headlines(figures: Mapping[str, Figure], score: str) -> list[Headline]:
         *([clean] if has_detail(figures) else []),
         ("LPIPS, lower is closer", "LPIPS", "pictures/tasks/forward/{}/lpips", three, True),
         ("Fréchet distance, lower is closer", "Fréchet distance", "distance/rows/{}/fvd", one, True),
-        ("Error of place after roll-outs, px", "the place of the object at the end of roll-outs",
-         f"rollout/rows/{{}}/error/{begin}", two, True),
+        ("Place after roll-outs beyond chance, px", "the place of the object at the end of roll-outs",
+         f"rollout/rows/{{}}/error_beyond/{begin}", two, False),
         ("Object kept after roll-outs, beyond chance", "the object and its colour at the end of roll-outs",
-         f"rollout/rows/{{}}/kept/{begin}", share, False),
-        ("Hidden objects that come back", "hidden objects that come back", "physics/permanence/rows/{}/returned",
-         share, False),
-        ("Error of velocity after a hit, px a frame", "the velocity after a collision",
-         "physics/interaction/rows/{}/error", two, True),
-        (f"Surprise, score “{score}”", "surprise", f"surprise/rows/{{}}/{score}/all/all", share, False),
+         f"rollout/rows/{{}}/colour_beyond/{begin}", share, False),
+        ("Hidden objects that come back, beyond chance", "hidden objects that come back",
+         "physics/permanence/rows/{}/returned_beyond", share, False),
+        ("Velocity after a hit beyond chance, px a frame", "the velocity after a collision",
+         "physics/interaction/rows/{}/error_beyond", two, False),
+        *((f"Surprise {title}, score “{score}”", f"surprise {title}", f"surprise/rows/{{}}/{score}/all/{key}", share,
+           False) for key, title in CONDITIONS.items()),
     ]  # fmt: skip
     return [
         Headline("Motion, accuracy", "naming the motion", probe("motion"), share, False, encoders),

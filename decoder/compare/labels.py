@@ -63,7 +63,13 @@ ENCODERS = {  # of the linear probes, where `pixels` are not arm B but no model 
     "jepa": Label("A", "JEPA", "jepa"),
     "masked_pixels": Label("C", "masked pixels", "masked_pixels"),
     "random": ARMS["random"],
-    "pixels": Label("raw pixels", "raw pixels", "ink", "The pixels themselves, averaged like features.", True),
+    "pixels": Label(
+        "raw pixels",
+        "raw pixels",
+        "ink",
+        "The pixels themselves, 8 × 8 a moment: unlike features, which are averaged, they keep where things are.",
+        True,
+    ),
 }
 SETS = {"truth": Label("", "other true clips", "ink")} | {k: v for k, v in ARMS.items() if k != "truth"}  # of distances
 PAIRS = {  # differences of two arms, clip by clip
@@ -85,6 +91,7 @@ IN_PIXELS = {  # the same arms, judged by what they draw
     "jepa_pixels": Label("A, drawn", "surprised by its pictures", "jepa"),
     "futures_pixels": Label("D, drawn", "surprised by its pictures", "futures"),
 }
+CONDITIONS = {"sight": "in sight", "behind": "behind a bar"}  # where the impossible happens
 PROBES = {"motion": "Motion: which way does it move?", "appearance": "Appearance: which shape is it?"}
 
 

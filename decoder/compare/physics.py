@@ -1,7 +1,11 @@
 """Three claims made for video models, read off drawn pixels: coherence, permanence, interaction. A composition root.
 
-Notable: physics is read off pictures by one detector (`data.worlds_detect`), which is first validated on true renders:
-its figures stand beside what it measures. The rows `truth` are what it makes of the true pictures.
+Notable:
+- Physics is read off pictures by one detector (`data.worlds_detect`), which is first validated on true renders: its
+  figures stand beside what it measures. The rows `truth` are what it makes of the true pictures.
+- A picture full of sprites has one near every place. So what is drawn is scored on other clips' scenes too: KEY_chance
+  is the mean score there, and KEY_beyond how much better the score on its own scene is, whether less of KEY is better
+  or more. Compare arms by KEY_beyond.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,7 +26,14 @@ from decoder.compose import to_frames
 from decoder.estimates import table
 from decoder.evaluate import clip_seeds
 
-OTHERS = 4  # scenes of other clips that a roll-out is scored on: what a picture full of sprites would hit by chance
+OTHERS = 4  # scenes of other clips that every clip is scored on
+BEYOND = ("error", "colour", "returned")  # scores that are told beyond chance
+
+
+def scenes_of(truth: dict[str, np.ndarray], frames: np.ndarray, size: int, rows: np.ndarray) -> list[Scene]:
+    """The scenes of the clips `rows`, and then up to OTHERS times those of other clips among them in their place."""
+    shifts = sorted({len(rows) * i // (OTHERS + 1) for i in range(OTHERS + 1)})
+    return [at_frames(truth, frames, size, np.roll(rows, shift)) for shift in shifts]
 
 
 def track(videos: Sequence[Tensor], *scenes: Scene) -> list[Tracks]:
@@ -47,17 +58,13 @@ def average(values: np.ndarray) -> np.ndarray:
 def measure_rollout(bench: Bench) -> dict[str, Any]:
     """Long-range coherence: predictions fed back over many clip lengths, tracked by the detector."""
     length, frames, whole = bench.data.num_frames, bench.frames(0, bench.config.rollout_lengths), bench.long
-    known, order = load_truth(bench.out / "long"), np.arange(len(whole))
-    shifts = sorted({len(whole) * i // (OTHERS + 1) for i in range(OTHERS + 1)})  # 0 first: the clip itself
-    scene, *others = [at_frames(known, frames, bench.size[0], np.roll(order, shift)) for shift in shifts]
+    known = scenes_of(load_truth(bench.out / "long"), frames, bench.size[0], np.arange(len(whole)))
     truth = bench.decoder.to_unit(whole).clamp(0, 1).cpu()
     edges = [length // 2, *range(length, len(frames) + 1, length)]  # what is drawn of the first clip, and later ones
-    found: dict[str, dict[str, np.ndarray]] = {"truth": _coherence([truth], truth, scene, others, edges)}
+    found: dict[str, dict[str, np.ndarray]] = {"truth": _coherence([truth], truth, known, edges)}
     for arm in bench.arms:
         samples = bench.config.rollout_samples if arm.samples_differ else 1
-        found[arm.name] = _coherence(
-            [bench.rolled(arm, sample) for sample in range(samples)], truth, scene, others, edges
-        )
+        found[arm.name] = _coherence([bench.rolled(arm, i) for i in range(samples)], truth, known, edges)
     del found["truth"]["psnr"]  # it is itself
     rows: dict[str, dict[str, list[Any]]] = {}
     for place, (low, high) in enumerate(pairwise(edges)):
@@ -72,24 +79,18 @@ def measure_rollout(bench: Bench) -> dict[str, Any]:
 
 
 def _coherence(
-    samples: Sequence[Tensor], truth: Tensor, scene: Scene, others: Sequence[Scene], edges: Sequence[int]
+    samples: Sequence[Tensor], truth: Tensor, known: Sequence[Scene], edges: Sequence[int]
 ) -> dict[str, np.ndarray]:
     """{score: (clips, parts)} between edges, the mean over samples; of several, best_ too. psnr is a squared error.
 
-    chance is colour as if the roll-out were of another clip, the mean over `others`; kept is colour less that.
+    `known` are the clips' own scenes, and those of others.
     """
+    parts = lambda values: np.stack([average(values[:, low:high].T) for low, high in pairwise(edges)], 1)
     each: list[dict[str, np.ndarray]] = []
     for video in samples:
-        found, *chances = map(coherence, track([video], scene, *others), (scene, *others))
-        scores = {key: getattr(found, key) for key in COHERENCE}
-        if others:
-            scores["chance"] = average(np.stack([chance.colour for chance in chances]))
-        scores["psnr"] = (video - truth).square().mean((1, 3, 4)).double().numpy()  # (clips, frames)
-        parts = {key: [average(values[:, low:high].T) for low, high in pairwise(edges)]
-                 for key, values in scores.items()}  # fmt: skip
-        if others:
-            parts["kept"] = [colour - chance for colour, chance in zip(parts["colour"], parts["chance"], strict=True)]
-        each.append({key: np.stack(values, 1) for key, values in parts.items()})
+        judged = map(coherence, track([video], *known), known)
+        scores = _beyond_chance([{key: parts(getattr(found, key)) for key in COHERENCE} for found in judged])
+        each.append(scores | {"psnr": parts((video - truth).square().mean((1, 3, 4)).double().numpy())})
     return _over_samples(each)
 
 
@@ -120,32 +121,42 @@ def _claim(
     rows = where(at_frames(everything, frames, bench.size[0]))[: config.clips]
     if not len(rows):
         return {"clips": 0, "of": len(everything["shapes"]), "rows": {}}
-    scene, videos = at_frames(everything, frames, bench.size[0], rows), bench.clips(0, rows, world)
-    truth = [bench.decoder.to_unit(video).clamp(0, 1) for video in videos]
-    found = {"truth": _scores([judge(track(truth, scene)[0], scene, seen)])}
+    known, videos = scenes_of(everything, frames, bench.size[0], rows), bench.clips(0, rows, world)
+
+    def scores(drawn: Sequence[Tensor]) -> dict[str, np.ndarray]:
+        found = zip(track(drawn, *known), known, strict=True)
+        return _beyond_chance([_values(judge(tracks, scene, seen)) for tracks, scene in found])
+
+    found = {"truth": scores([bench.decoder.to_unit(video).clamp(0, 1) for video in videos])}
     for arm in [*bench.arms, bench.drawing["target"]]:
         samples = []
         for sample in range(config.samples if arm.samples_differ else 1):
             drawn = [arm.draw(video, arm.task_mask("forward", video), clip_seeds(i * BATCH, len(video), sample))
                      for i, video in enumerate(videos)]  # fmt: skip
-            samples.append(judge(track(drawn, scene)[0], scene, seen))
-        found[arm.name] = _scores(samples)
+            samples.append(scores(drawn))
+        found[arm.name] = _over_samples(samples)
     return {"clips": len(rows), "of": len(everything["shapes"]), "rows": table(found)}
 
 
 COHERENCE = ("error", "found", "colour", "shape", "count", "missing", "extra")
 # Of the scores, those of which more is better.
-HIGHER = ("hidden", "returned", "colour", "shape", "found", "count", "kept", "response")
+HIGHER = ("hidden", "returned", "colour", "shape", "found", "count", "response")
 
 
-def _scores(samples: Sequence[Any]) -> dict[str, np.ndarray]:
-    """{score: values (clips,)} of samples of Permanence or Interaction; see `_over_samples`."""
-    each = [{key: np.asarray(values, float) for key, values in vars(sample).items() if key != "hits"}
-            for sample in samples]  # fmt: skip
-    for scores in each:
-        if "time" in scores:
-            scores["time"] = np.abs(scores["time"])
-    return _over_samples(each)
+def _values(judged: Any) -> dict[str, np.ndarray]:
+    """{score: (clips,)} of Permanence or Interaction; of times, how far off they are."""
+    scores = {key: np.asarray(values, float) for key, values in vars(judged).items() if key != "hits"}
+    return scores | ({"time": np.abs(scores["time"])} if "time" in scores else {})
+
+
+def _beyond_chance(known: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """Scores of the same pictures on their own scenes, first, and on others: the first, with what those make of it."""
+    own, *others = known
+    more: dict[str, np.ndarray] = {}
+    for key in (key for key in BEYOND if key in own and others):
+        more[f"{key}_chance"] = chance = average(np.stack([other[key] for other in others]))
+        more[f"{key}_beyond"] = own[key] - chance if key in HIGHER else chance - own[key]
+    return own | more
 
 
 def _over_samples(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
@@ -154,6 +165,6 @@ def _over_samples(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndar
     for key in samples[0]:
         values = np.stack([sample[key] for sample in samples])
         row[key] = average(values)
-        if len(samples) > 1 and key != "chance":
-            row[f"best_{key}"] = best(values, key in HIGHER)
+        if len(samples) > 1 and not key.endswith("_chance"):
+            row[f"best_{key}"] = best(values, key in HIGHER or key.endswith("_beyond"))
     return row

@@ -43,7 +43,7 @@ def representation(bench: "Bench") -> dict[str, Any]:
     right: dict[tuple[str, str, float, int], np.ndarray] = {}  # of a task, an encoder, a share of labels and a step
 
     def ask(task: str, name: str, features: dict[str, Features], fraction: float, step: int) -> dict[str, Any]:
-        found, right[task, name, fraction, step] = _ask(features, sets, task, fraction)
+        found, right[task, name, fraction, step] = _ask(features, sets, task, fraction, trained.jepa.seed)
         return found
 
     for name, features in baselines.items():
@@ -100,7 +100,8 @@ class Clips:
 
     @torch.no_grad()
     def read(self, model: JEPA, name: str) -> Features:
-        """Features averaged over space, of the model's context encoder, or of raw pixels for the name `pixels`."""
+        """Features averaged over space, of the model's context encoder; for the name `pixels` the raw pixels, whose
+        token of a moment is a small picture and keeps its layout."""
         device, parts = self.bench.device, []
         model = model.to(device)
         for batch in self.loader:
@@ -116,11 +117,14 @@ class Clips:
 
 
 def _ask(
-    features: dict[str, Features], sets: dict[str, Clips], task: str, fraction: float
+    features: dict[str, Features], sets: dict[str, Clips], task: str, fraction: float, seed: int
 ) -> tuple[dict[str, Any], np.ndarray]:
-    """What a probe scores that learns from a share of the labels, and (clips,) 1 where it is right, else 0."""
+    """What a probe scores that learns from a share of the labels, and (clips,) 1 where it is right, else 0.
+
+    Every model seed draws a share of its own, so that the interval of several seeds holds the luck of the draw too.
+    """
     y, y_test = sets["train"].answers(task), sets["test"].answers(task)
-    rows = subset(y, fraction)
+    rows = subset(y, fraction, seed)
     said = predict("linear", features["train"][rows], y[rows], features["test"])
     return asdict(score(said, y_test)) | {"labels": len(rows)}, (said == y_test).astype(float)
 

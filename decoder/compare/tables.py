@@ -7,6 +7,7 @@ from decoder.compare.grid import DASH, Cell, Figures, Row, Table, block, cell, g
 from decoder.compare.headlines import has_detail, headlines
 from decoder.compare.labels import (
     ARMS,
+    CONDITIONS,
     ENCODER_PAIRS,
     ENCODERS,
     IN_LATENTS,
@@ -124,10 +125,10 @@ def _against(figures: Figures, part: str) -> str:
 
 ROLLOUT: dict[str, tuple[str, Format]] = {
     "error of place, px": ("error", two),
+    "less than by chance, px": ("error_beyond", two),
     "found": ("found", share),
     "right colour": ("colour", share),
-    "the same by chance": ("chance", share),
-    "beyond chance": ("kept", share),
+    "more than by chance": ("colour_beyond", share),
     "right shape": ("shape", share),
     "right count": ("count", share),
     "missing a frame": ("missing", two),
@@ -147,14 +148,17 @@ PHYSICS: dict[str, dict[str, tuple[str, Format]]] = {
     "permanence": {
         "gone while hidden": ("hidden", share),
         "comes back": ("returned", share),
+        "more than by chance": ("returned_beyond", share),
         "frames off": ("time", two),
         "px off": ("place", two),
         "right colour": ("colour", share),
+        "of these, more than by chance": ("colour_beyond", share),
         "right shape": ("shape", share),
     },
     "interaction": {
         "found": ("found", share),
         "error, px a frame": ("error", two),
+        "less than by chance": ("error_beyond", two),
         "angle off, °": ("angle", one),
         "response": ("response", two),
     },
@@ -213,7 +217,7 @@ def surprise(figures: Figures, score: str) -> Table:
     untrained = sorted({path[0] for path in paths if path[0].startswith("random_")})
     conditions = sorted({path[3] for path in paths}, key=lambda c: (c != "all", c == "behind"))
     concepts = sorted(dict.fromkeys(path[2] for path in paths), key=lambda concept: (concept != "all", "+" in concept))
-    titles = {"all": "In sight and behind a bar", "sight": "In sight", "behind": "Behind a bar"}
+    titles = {"all": "In sight and behind a bar"} | {key: title.capitalize() for key, title in CONDITIONS.items()}
     rows = []
     for condition in conditions:
         at = lambda arm, concept, condition=condition: f"{root}{arm}/{score}/{concept}/{condition}"

@@ -54,7 +54,8 @@ def drawn(arm: str) -> dict[str, Any]:
 def rolled(arm: str) -> dict[str, Any]:
     off = 10 - ORDER.get(arm, 10)
     scores = {"error": (off, 0.2), "found": (1 - off / 20, 0.01), "colour": (0.98 - off / 20, 0.01),
-              "chance": (0.2, 0.01), "kept": (0.78 - off / 20, 0.01), "shape": (0.97 - off / 20, 0.01),
+              "colour_chance": (0.2, 0.01), "colour_beyond": (0.78 - off / 20, 0.01),
+              "error_chance": (12, 0.2), "error_beyond": (12 - off, 0.2), "shape": (0.97 - off / 20, 0.01),
               "count": (0.96 - off / 20, 0.01), "missing": (off / 10, 0.01), "extra": (off / 10, 0.01),
               "psnr": (20 - off, 0.1)}  # fmt: skip
     return {
@@ -68,10 +69,13 @@ def physics() -> dict[str, Any]:
     for arm in ("truth", *ARMS[:6], "target"):
         off = 10 - ORDER.get(arm, 10)
         permanence[arm] = {"hidden": est(1 - off / 40, 0.01, 40), "returned": est(1 - off / 20, 0.02, 41),
+                           "returned_beyond": est(0.7 - off / 20, 0.02, 41),
+                           "colour_beyond": est(0.8 - off / 20, 0.02, 41),
                            "time": est(None if arm == "copy" else off / 5, 0.1, 30), "place": est(off, 0.3, 39),
                            "colour": est(0.99 - off / 20, 0.02, 41),
                            "shape": est(0.98 - off / 20, 0.02, 41)}  # fmt: skip
         interaction[arm] = {"found": est(1 - off / 20, 0.02, 55), "error": est(off / 5, 0.05, 54),
+                            "error_beyond": est(2.2 - off / 5, 0.05, 54),
                             "angle": est(9.0 * off, 2, 53), "response": est(1 - off / 10, 0.02, 54)}  # fmt: skip
     for row in (permanence["jepa"], interaction["jepa"]):
         row.update({f"best_{key}": copy.deepcopy(value) for key, value in row.items()})

@@ -42,8 +42,9 @@ def test_five_sentences_follow_the_numbers(found: dict[str, Any]) -> None:
         "the number of objects better than B and B+; a picture that stands still is further off than A, B and B+.",
         "A is better than B and B+ at bringing a hidden object back, the colour of what comes back and the velocity "
         "after a collision.",
-        "Impossible videos surprise A, B and B+ more often than chance allows; A is right more often than B and B+; A "
-        "is right more often than copying and untrained encoders.",
+        "In sight and behind a bar impossible videos surprise A, B and B+ more often than chance allows; in sight and "
+        "behind a bar A is right more often than B and B+; in sight and behind a bar A is right more often than "
+        "copying and untrained encoders.",
     ]  # fmt: skip
     psnr = won[1].measures[0]
     assert [n.text for n in psnr.numbers][:2] == ["22.3 [22.2, 22.4]", "18.3 [18.2, 18.4]"]
@@ -55,7 +56,7 @@ def test_five_sentences_follow_the_numbers(found: dict[str, Any]) -> None:
         "A’s pictures are further from the truth than those of B and B+ by PSNR, LPIPS and Fréchet distance",
         "A keeps the object’s place, the object’s colour and the number of objects worse than B and B+",
         "A is worse than B and B+ at",
-        "A is right less often than B and B+",
+        "behind a bar A is right less often than B and B+",
     ]
     for verdict, wanted in zip(lost, words, strict=True):
         assert wanted in verdict.sentence
@@ -90,13 +91,18 @@ def swapped(found: dict[str, Any]) -> dict[str, Any]:
          "and B+; by LPIPS the nearest visible frame, repeated, is further from the truth than A, B and B+"),
         (2, {"rollout__rows__jepa__found": [{"first": 16, "last": 23, **est(0.01, 0.01, 32)}]}, "A ahead",
          "by then the object is gone from the pictures of A"),
-        (3, {"physics__interaction__rows__jepa__error": est(None)}, "A ahead in part",
+        (3, {"physics__interaction__rows__jepa": {"found": est(0.9), "error": est(None)}}, "A ahead in part",
          "A could not be compared with B at the velocity after a collision."),
         (4, {"surprise__rows__pixels": surprised(0.78)}, "A undecided against B, ahead of B+",
-         "A is right more often than B+; against B nothing is decided for A"),
-        (4, {"surprise__rows__random_1": surprised(0.79)}, "A ahead", "not certainly better than untrained encoders"),
+         "behind a bar A is right more often than B+; in sight and behind a bar nothing is decided between A and B"),
+        (4, {"surprise__rows__pixels__event__all__behind": surprised(0.95)["mean"]["all"]["all"]},
+         "A mixed against B, ahead of B+",
+         "in sight A is right more often than B; in sight and behind a bar A is right more often than B+; behind a bar "
+         "A is right less often than B;"),
+        (4, {"surprise__rows__random_1": surprised(0.79)}, "A ahead",
+         "nothing is decided between A and untrained encoders"),
         (4, {"surprise__rows__jepa": surprised(0.51)}, "A undecided against B, behind B+",
-         "for A chance is not excluded"),
+         "behind a bar chance is not excluded for A"),
     ],
 )  # fmt: skip
 def test_what_is_not_certain_is_said(number: int, changes: dict[str, Any], mark: str, words: str) -> None:
@@ -148,17 +154,19 @@ def test_seeds_that_disagree_are_not_called_undecided(pair: Any) -> None:
 
 def test_a_seed_that_decides_nothing_is_a_disagreement() -> None:
     sure = metrics()
-    unsure = metrics(surprise__rows__pixels=surprised(0.78), physics__permanence__rows__pixels__colour=est(0.89, 0.2))
+    unsure = metrics(
+        surprise__rows__pixels=surprised(0.78), physics__permanence__rows__pixels__colour_beyond=est(0.6, 0.2)
+    )
     found = seeded(sure, unsure)
     name = "surprise/rows/{}/event/all/all"
     assert judge(found).versus(name.format("jepa"), name.format("pixels")) == SPLIT
     physics, surprise = verdicts(judge(found))[3:]
     assert told(surprise)[0] == "A varying by seed against B, ahead of B+"
-    assert "the seeds disagree on whether A is right more often than B;" in surprise.sentence
+    assert "in sight and behind a bar the seeds disagree on whether A is right more often than B;" in surprise.sentence
     assert told(physics)[0] == "A ahead of B in part, ahead of B+"
     assert "the seeds disagree on whether A is better than B at the colour of what comes back" in physics.sentence
     both = verdicts(judge(seeded(unsure, unsure)))[4]  # no seed decides
-    assert "against B nothing is decided" in both.sentence and "disagree" not in both.sentence
+    assert "nothing is decided between A and B;" in both.sentence and "disagree" not in both.sentence
     del unsure["surprise"]["rows"]["pixels"]  # and one that lacks it
     assert told(verdicts(judge(seeded(sure, unsure)))[4])[0] == "A not measured against B, ahead of B+"
 
@@ -174,7 +182,9 @@ def test_b_plus_is_judged_like_b() -> None:
     assert "closer to the truth than those of B by PSNR, LPIPS and Fréchet distance; A’s pictures are further from " \
         "the truth than those of B+ by PSNR, LPIPS and Fréchet distance;" in pictures.sentence  # fmt: skip
     assert surprise.mark == "A ahead of B, behind B+"
-    assert "A is right more often than B; A is right less often than B+" in surprise.sentence
+    assert (
+        "bar A is right more often than B; in sight and behind a bar A is right less often than B+" in surprise.sentence
+    )
     for rows in (found["pictures"]["tasks"]["forward"], found["distance"]["rows"], found["surprise"]["rows"]):
         del rows["pixels_plus"]
     alone = [verdicts(judge(found))[i] for i in (1, 4)]
@@ -201,15 +211,22 @@ def test_pooled_over_seeds() -> None:
     assert figures(partial)["seconds/total"].value == 4211.5
 
 
-def test_the_colour_is_judged_beyond_chance() -> None:
+def test_what_is_read_off_pictures_is_judged_beyond_chance() -> None:
     found = paired(metrics())
-    for entry in found["rollout"]["rows"]["jepa-pixels"]["kept"]:
+    rows = found["rollout"]["rows"], found["physics"]["permanence"]["rows"], found["physics"]["interaction"]["rows"]
+    for entry in (*rows[0]["jepa-pixels"]["error_beyond"], *rows[0]["jepa-pixels"]["colour_beyond"]):
         entry.update(est(0.0, 0.1))
-    words = verdicts(judge(found))[2].sentence
-    assert "whether A keeps the object’s colour better than B is undecided" in words
-    for row in found["rollout"]["rows"].values():  # as it was measured before
-        row.pop("kept", None)
-    assert "A keeps the object’s place, the object’s colour and" in verdicts(judge(found))[2].sentence
+    rows[1]["jepa-pixels"]["returned_beyond"] = rows[2]["jepa-pixels"]["error_beyond"] = est(0.0, 0.1)
+    told = verdicts(judge(found))
+    assert "whether A keeps the object’s place and the object’s colour better than B is undecided" in told[2].sentence
+    words = "against B nothing is decided at bringing a hidden object back and the velocity after a collision"
+    assert words in told[3].sentence
+    for row in (row for part in rows for row in part.values()):  # as it was measured before
+        for key in [key for key in row if key.endswith(("_beyond", "_chance"))]:
+            del row[key]
+    told = verdicts(judge(found))
+    assert "A keeps the object’s place, the object’s colour and" in told[2].sentence
+    assert "A is better than B and B+ at bringing a hidden object back, the colour of what" in told[3].sentence
 
 
 def lead(first: float, last: float, seeds: int = 1) -> Verdict:
@@ -267,9 +284,9 @@ def test_lower_is_better_along_the_dial_too() -> None:
     ends = [paired(metrics(), pixels=value) for value in (-0.2, -0.4)]
     verdict = dial(judge(swept((0.0, ends[0]), (1.0, ends[1]))), [0.0, 1.0], "event")
     assert verdict is not None and verdict.mark == "Mixed"
-    assert "A’s lead over B grows in LPIPS, Fréchet distance, the place of the object" in verdict.sentence
-    assert "A’s lag behind B grows in PSNR, PSNR to the clean scene, the object and its colour" in verdict.sentence
-    assert "hidden objects that come back and surprise" in verdict.sentence
+    assert "A’s lead over B grows in LPIPS and Fréchet distance;" in verdict.sentence
+    assert "A’s lag behind B grows in PSNR, PSNR to the clean scene, the place of the object" in verdict.sentence
+    assert "hidden objects that come back, the velocity after a collision, surprise in sight and" in verdict.sentence
     unpaired = dial(judge(swept((0.0, metrics()), (1.0, metrics()))), [0.0, 1.0], "event")
     words = "From detail 0 to 1, in one training at each, the arms were not compared clip by clip."
     assert unpaired is not None and unpaired.sentence == words

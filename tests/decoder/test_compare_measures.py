@@ -3,7 +3,8 @@
 - clean clips are the test clips that arms meet, one by one, without their detail.
 - distances are taken between halves of what clips there are.
 - of several samples the mean and the best are kept.
-- what a roll-out hits by chance is what it hits on other clips' scenes.
+- what is hit by chance is what is hit on other clips' scenes: a picture full of sprites is nearer to any place, and no
+  nearer to its own.
 """
 
 from dataclasses import replace
@@ -16,7 +17,7 @@ import torch
 
 from data.transforms import IMAGENET_MEAN, IMAGENET_STD
 from data.worlds import WorldConfig, generate, render, simulate
-from data.worlds_tracks import at_frames, stack_truth
+from data.worlds_tracks import stack_truth
 from decoder.compare import job, physics, stages
 from decoder.compare.bench import Bench
 from decoder.compare.plan import CompareConfig, trained
@@ -30,19 +31,41 @@ def _at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(HOUSE)
 
 
-def test_what_a_rollout_hits_by_chance_is_told_apart() -> None:
+def test_what_is_hit_by_chance_is_told_apart() -> None:
     config = WorldConfig(objects_max=1, occluder_probability=0.0, bounce=1.0, num_frames=8)
     episodes = [simulate(config, index) for index in range(8)]
     truth, frames = stack_truth(episodes), np.arange(8)
     video = torch.from_numpy(np.stack([render(episode) for episode in episodes])).movedim(-1, 1) / 255
-    own, other = (at_frames(truth, frames, 64, np.roll(frames, shift)) for shift in (0, 3))
-    found = physics._coherence([video], video, own, [other], [0, 4, 8])
-    assert found["colour"].shape == (8, 2) and (found["colour"] == 1).all() and found["chance"].mean() < 0.5
-    assert np.array_equal(found["kept"], found["colour"] - found["chance"])
-    assert (physics._coherence([video], video, own, [own], [0, 8])["kept"] == 0).all()
-    double = physics._coherence([video] * 2, video, own, [other], [0, 8])
-    assert np.allclose(double["best_kept"], double["kept"]) and "best_chance" not in double
-    assert "kept" not in physics._coherence([video], video, own, [], [0, 8])
+    known = physics.scenes_of(truth, frames, 64, np.arange(8))
+    assert len(known) == 1 + physics.OTHERS and all((scene.shapes != known[0].shapes).any() for scene in known[1:])
+    found = physics._coherence([video], video, known, [0, 4, 8])
+    assert found["colour"].shape == (8, 2) and (found["colour"] == 1).all() and found["colour_chance"].mean() < 0.5
+    assert np.array_equal(found["colour_beyond"], found["colour"] - found["colour_chance"])
+    assert np.array_equal(found["error_beyond"], found["error_chance"] - found["error"])  # more is better
+    assert found["error"].mean() < 0.5 and found["error_beyond"].mean() > 5
+    double = physics._coherence([video] * 2, video, known, [0, 8])
+    assert np.allclose(double["best_error_beyond"], double["error_beyond"]) and "best_error_chance" not in double
+    alone = physics._coherence([video], video, known[:1], [0, 8])
+    assert "error" in alone and not [key for key in alone if "chance" in key or "beyond" in key]
+
+
+def test_a_picture_full_of_sprites_is_nowhere_better_than_chance() -> None:
+    config = WorldConfig(objects_max=1, occluder_probability=0.0, bounce=1.0, num_frames=8)
+    episodes = [simulate(config, index) for index in range(30)]
+    truth, frames = stack_truth(episodes), np.arange(8)
+    video = torch.from_numpy(np.stack([render(episode) for episode in episodes])).movedim(-1, 1) / 255
+    ground, one = video.median(2, keepdim=True).values, video.roll(7, 0)
+    many = one
+    for shift in (11, 13, 17):  # the sprites of three more clips on top
+        other = video.roll(shift, 0)
+        many = torch.where((other - ground.roll(shift, 0)).abs().amax(1, keepdim=True) > 0.15, other, many)
+    known = physics.scenes_of(truth, frames, 64, np.arange(30))
+    few, found = (physics._coherence([drawn], video, known, [0, 8]) for drawn in (one, many))
+    assert found["extra"].mean() > 1 + few["extra"].mean() and found["error"].mean() < few["error"].mean() - 2
+    for key in ("error", "colour"):
+        beyond = found[f"{key}_beyond"]
+        assert abs(beyond.mean()) < 2.5 * beyond.std() / len(beyond) ** 0.5
+    assert physics._coherence([video], video, known, [0, 8])["error_beyond"].mean() > 10
 
 
 @pytest.mark.parametrize("detail", [0.0, 0.5])

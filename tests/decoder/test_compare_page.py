@@ -147,7 +147,7 @@ def test_one_file_with_every_section(html: str) -> None:
         assert wanted in words, wanted
     assert "A trial run" not in words and "only: ''" in words  # what it says to run trains, too
     plots = seen.all("svg")
-    assert len(plots) == 2 + 2 + 3 + 2 + 1 + 2 + 4 + 6 + 2 + 1 and all(plot.get("aria-label") for plot in plots)
+    assert len(plots) == 2 + 2 + 3 + 2 + 1 + 2 + 4 + 8 + 3 + 2 and all(plot.get("aria-label") for plot in plots)
 
 
 def test_every_number_is_in_the_csv(html: str, rows: dict[str, dict[str, str]]) -> None:
@@ -277,9 +277,9 @@ def test_a_sweep_has_its_section(unplotted: None) -> None:
     assert f"All of it took {duration(3 * 4211.5)} on" in words
     for name in ("representation/labels/motion/jepa-masked_pixels/1", "pictures/tasks/forward/jepa-pixels/psnr",
                  "pictures/tasks/forward/pixels/expected_clean_psnr",
-                 "distance/rows/jepa-pixels_plus/fvd", "rollout/rows/jepa-pixels/error/first=16",
-                 "physics/permanence/rows/futures/returned", "physics/interaction/rows/jepa-pixels/error",
-                 "surprise/rows/jepa-pixels/event/all/all", "seconds/total"):  # fmt: skip
+                 "distance/rows/jepa-pixels_plus/fvd", "rollout/rows/jepa-pixels/error_beyond/first=16",
+                 "physics/permanence/rows/futures/returned_beyond", "physics/interaction/rows/jepa-pixels/error_beyond",
+                 "surprise/rows/jepa-pixels/event/all/behind", "seconds/total"):  # fmt: skip
         assert all(f'title="detail/detail={detail:g}/{name}"' in page for detail in (0, 0.5, 1)), name
     numbers_are_figures(page, found)
     assert "clean scene" in words and "One training of every arm" not in words
@@ -313,7 +313,7 @@ def test_the_clean_scene_is_shown_where_it_differs(unplotted: None) -> None:
 
 def test_the_plots_of_a_sweep(unplotted: None) -> None:
     found = figures(swept((0.0, paired(metrics())), (1.0, paired(metrics()))))
-    assert len(charts.leads(found, "event")) == len(charts.details(found, "event")) == 11
+    assert len(charts.leads(found, "event")) == len(charts.details(found, "event")) == 12
     assert charts.leads(figures(swept((0.0, metrics()), (1.0, metrics()))), "event") == []
 
 
