@@ -9,7 +9,6 @@ several samples or draws bootstrap samples. A sprite counts as in sight where at
 Frames and velocities are those of the model's clips, lengths pixels of its pictures.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -139,14 +138,14 @@ def permanence(tracks: Tracks, scene: Scene, seen: int) -> Permanence:
     return result
 
 
-def hits(scene: Scene, seen: int, objects: Sequence[int] | None = None) -> Hits:
-    """Contacts after the `seen` frames that change the velocity of one of `objects` (all) seen before and after.
+def hits(scene: Scene, seen: int) -> Hits:
+    """Contacts after the `seen` frames that change the velocity of an object seen before and after.
 
     Velocities are taken over the two frames that end before the contact and the two that begin after it.
     """
     step, rows = TURN * scene.size / REFERENCE, []
     for clip, frame, *pair in scene.collisions:
-        for k in (k for k in pair if k != WALL and (objects is None or k in objects)):
+        for k in (k for k in pair if k != WALL):
             if frame < max(seen, 3) or frame + 2 >= scene.positions.shape[1]:
                 continue
             path, visible = scene.positions[clip, :, k], scene.visible[clip, :, k]
@@ -158,9 +157,9 @@ def hits(scene: Scene, seen: int, objects: Sequence[int] | None = None) -> Hits:
     return Hits(clip, frame, k, table[:, 3:5], table[:, 5:7])
 
 
-def interaction(tracks: Tracks, scene: Scene, seen: int, objects: Sequence[int] | None = None) -> Interaction:
+def interaction(tracks: Tracks, scene: Scene, seen: int) -> Interaction:
     """Do objects go on as they should after they have hit a wall or each other?"""
-    h = hits(scene, seen, objects)
+    h = hits(scene, seen)
     velocity = (tracks.positions[h.clip, h.frame + 2, h.object] - tracks.positions[h.clip, h.frame, h.object]) / 2
     change = h.after - h.before
     with np.errstate(invalid="ignore", divide="ignore"):

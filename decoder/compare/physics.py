@@ -42,13 +42,6 @@ def track(videos: Sequence[Tensor], *scenes: Scene) -> list[Tracks]:
     return [follow(sprites, scene) for scene in scenes]
 
 
-def best(values: np.ndarray, highest: bool) -> np.ndarray:
-    """(samples, ...) -> (...): the best sample, NaN where none has a value."""
-    filled = np.where(np.isnan(values), -np.inf if highest else np.inf, values)
-    chosen = filled.max(0) if highest else filled.min(0)
-    return np.where(np.isfinite(chosen), chosen, np.nan)
-
-
 def average(values: np.ndarray) -> np.ndarray:
     """(samples, ...) -> (...): the mean over the samples that have a value, NaN where none has."""
     known = ~np.isnan(values)
@@ -166,5 +159,6 @@ def _over_samples(samples: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndar
         values = np.stack([sample[key] for sample in samples])
         row[key] = average(values)
         if len(samples) > 1 and not key.endswith("_chance"):
-            row[f"best_{key}"] = best(values, key in HIGHER or key.endswith("_beyond"))
+            higher = key in HIGHER or key.endswith("_beyond")
+            row[f"best_{key}"] = (np.fmax if higher else np.fmin).reduce(values)  # NaN where no sample has a value
     return row
