@@ -7,6 +7,7 @@ The decoder learns from the clips the JEPA learned from: what `data` does not sa
 
 import hashlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.callbacks import Callback
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -37,6 +39,7 @@ from decoder.module import (
 )
 from decoder.shards import TARGET, VIDEO, ShardIndex, Shards, task_name
 from jepa.config import ConfigError, load_config, stored_settings
+from jepa.errors import DivergedError
 from jepa.files import write_text
 from jepa.grid import token_grid
 from jepa.jepa import JEPA
@@ -121,6 +124,37 @@ def train_decoder(config: DecoderTrainConfig) -> Path:
     return run(config, module, data, "decoder", "val/predicted_psnr", source, statistics)
 
 
+class Falling(Callback):
+    """Ends a training whose score falls FALL below its best, where that of drawings is in dB: it has diverged.
+
+    What a diverged denoiser draws says nothing of its kind, and would pass for a result.
+    """
+
+    FALL = 3.0  # dB: in healthy trainings scores hardly fall, in one that diverged they fell by 5, and then by 13
+
+    def __init__(self, monitor: str) -> None:
+        self.monitor, self.best = monitor, (-math.inf, 0)  # score, step
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        score, (best, at) = trainer.callback_metrics.get(self.monitor), self.best
+        if score is None or trainer.sanity_checking:
+            return
+        if not float(score) > best - self.FALL:
+            raise DivergedError(
+                f"{self.monitor} is {float(score):.1f} after step {trainer.global_step}, and was {best:.1f} after step "
+                f"{at}: training has diverged. {trainer.default_root_dir}/best.ckpt is from before that; start again "
+                "with a lower optim.lr"
+            )
+        self.best = max(self.best, (float(score), trainer.global_step))
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        score, step = state_dict["best"]
+        self.best = score, step
+
+
 def run(
     config: FlowTrainConfig,
     module: FlowModule,
@@ -138,7 +172,7 @@ def run(
     if config.trainer.strategy == "fsdp":
         raise ConfigError("trainer.strategy=fsdp is for pretraining; a decoder keeps its average whole: use ddp")
     wait, average = DataWait(), WeightEMA(config.optim.ema_decay)
-    trainer = build_trainer(config.trainer, out, monitor=monitor, callbacks=[wait, average])
+    trainer = build_trainer(config.trainer, out, monitor=monitor, callbacks=[wait, average, Falling(monitor)])
     device = trainer.strategy.root_device
     if source is not None:
         source.to(device)

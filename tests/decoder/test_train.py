@@ -15,6 +15,7 @@ function of the seed.
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -34,10 +35,10 @@ from decoder.module import (
     ema_decay,
     ema_update,
 )
-from decoder.train import DecoderTrainConfig, build_decoder, data_settings, train_decoder
+from decoder.train import DecoderTrainConfig, Falling, build_decoder, data_settings, train_decoder
 from jepa import JEPA, ConfigError
 from jepa.config import save_config
-from jepa.errors import Interrupted
+from jepa.errors import DivergedError, Interrupted
 from jepa.training import TrainerConfig, read_history
 from jepa.weights import read_checkpoint
 
@@ -201,3 +202,21 @@ def test_a_batch_is_split_and_drawn_by_seed(decoder: Decoder, source: LatentSour
     assert torch.equal(noisy, drawn(0, p_target=0.67, latent_noise=0.5, tasks=["backward"])[0])
     assert not torch.equal(noisy, drawn(1, p_target=0.67, latent_noise=0.5, tasks=["backward"])[0])
     assert drawn(0, p_target=1.0)[1] == 3 and drawn(0, p_target=0.0)[1] == 0
+
+
+def test_a_training_that_has_diverged_is_ended() -> None:
+    def seen(watch: Falling, score: float, step: int, **more: bool) -> None:
+        metrics = {"val/predicted_psnr": torch.tensor(score)}
+        trainer = SimpleNamespace(callback_metrics=metrics, global_step=step, default_root_dir="out")
+        watch.on_validation_end(SimpleNamespace(**vars(trainer), **{"sanity_checking": False} | more), None)
+
+    watch = Falling("val/predicted_psnr")
+    seen(watch, 20.0, 0, sanity_checking=True)
+    for step, score in enumerate((14.9, 16.4, 17.5, 14.6, 17.1)):
+        seen(watch, score, 500 * step)
+    resumed = Falling("val/predicted_psnr")
+    resumed.load_state_dict(watch.state_dict())
+    for again in (watch, resumed):
+        for score in (12.4, float("nan")):
+            with pytest.raises(DivergedError, match=r"was 17\.5 after step 1000: .* out/best\.ckpt .* lower optim\.lr"):
+                seen(again, score, 2500)
