@@ -28,7 +28,7 @@ from jepa import JEPA, ConfigError, EncoderConfig, JEPAConfig, PredictorConfig
 
 HOUSE = Path(__file__).resolve().parents[1]
 README = (HOUSE / "README.md").read_text()
-MEASURED = HOUSE / "notebooks" / "results" / "compare_small" / "seed0" / "measured"
+SMALL = HOUSE / "notebooks" / "results" / "compare_small"
 SWEPT = HOUSE / "notebooks" / "results" / "compare_tiny" / "detail"
 KNOWN = ("cd", "git", "source", "python", "python3", "pip")  # not ours to check
 
@@ -140,29 +140,47 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_the_small_setting_is_told_as_it_was_measured() -> None:
-    """Every row of its first table, against the figures that the repository keeps of it."""
-    measured = {file.stem: json.loads(file.read_text()) for file in MEASURED.glob("*.json")}
-    found = figures({key: measured[key] for key in ("pictures", "distance", "rollout", "physics", "surprise")})
-    names = {"PSNR": ("pictures/tasks/forward/{}/psnr", 1), "LPIPS": ("pictures/tasks/forward/{}/lpips", 3),
-             "Fréchet": ("distance/rows/{}/fvd", 0), "8th": ("rollout/rows/{}/colour/first=112", 2),
-             "hidden": ("physics/permanence/rows/{}/returned", 2),
-             "surprise": ("surprise/rows/{}/event/all/all", 3)}  # fmt: skip
-    arms = {"**A** JEPA": "jepa", "D JEPA": "futures", "**B** pixels": "pixels", "B+ pixels": "pixels_plus",
-            "last frame": "copy", "decode(target)": "target", "A − B,": "jepa-pixels",
-            "A − B+,": "jepa-pixels_plus"}  # fmt: skip
-    section = README.partition("### The small setting")[2]
-    head, _, *rows = (line.split(" | ") for line in re.findall(r"^\|.*\|$", section, re.M)[: len(arms) + 2])
-    assert len(rows) == len(arms)
-    for first, *cells in rows:
-        arm = next(arm for title, arm in arms.items() if first.removeprefix("| ").startswith(title))
-        for title, text in zip(head[1:], cells, strict=True):
-            name, digits = next(told for begin, told in names.items() if title.startswith(begin))
-            figure = found.get(name.format(arm))
-            if figure is None:
-                assert text.startswith("–"), (arm, title)
-                continue
-            told = [float(number.replace("−", "-")) for number in re.findall(r"−?[\d.]+", text)]
-            assert told == [round(x, digits) for x in (figure.value, figure.low, figure.high) if x is not None], arm
+    """Both of its tables: of every arm the figures of all seeds, and the differences in each with their intervals."""
+    seeds = {
+        folder.name[4:]: figures({file.stem: json.loads(file.read_text()) for file in folder.glob("measured/*.json")})
+        for folder in sorted(SMALL.glob("seed*"))
+    }
+    names = {"PSNR": ("pictures/tasks/forward/{}/psnr", 1), "LPIPS": ("pictures/tasks/forward/{}/lpips", 1),
+             "Fréchet": ("distance/rows/{}/fvd", 1), "place": ("rollout/rows/{}/error_beyond/first=112", 1),
+             "object": ("rollout/rows/{}/colour_beyond/first=112", 100),
+             "comes back": ("physics/permanence/rows/{}/returned_beyond", 100),
+             "surprise in sight": ("surprise/rows/{}/event/all/sight", 100),
+             "behind": ("surprise/rows/{}/event/all/behind", 100),
+             "A latents": ("representation/labels/{}/jepa/1", 1),
+             "C masked": ("representation/labels/{}/masked_pixels/1", 1),
+             "untrained": ("representation/labels/{}/random/1", 1),
+             "raw pixels": ("representation/labels/{}/pixels/1", 1),
+             "A − C": ("representation/labels/{}/jepa-masked_pixels/1", 1)}  # fmt: skip
+    kinds = {"**A** JEPA": "jepa", "D JEPA": "futures", "**B** pixels": "pixels", "B+ pixels": "pixels_plus",
+             "last frame": "copy", "decode(target)": "target", "A − B,": "jepa-pixels",
+             "A − B+,": "jepa-pixels_plus", "motion": "motion", "shape": "appearance"}  # fmt: skip
+    section = README.partition("### The small setting")[2].partition("\n### ")[0]
+    tables = re.findall(r"(?:^\|.*\|\n)+", section, re.M)
+    assert len(seeds) > 1 and [table.count("\n") for table in tables] == [2 + 6 + 2 * len(seeds) - 1, 2 + 2]
+    for head, _, *rows in ([line.strip("|").split("|") for line in table.splitlines()] for table in tables):
+        for first, *cells in rows:
+            kind = next(kind for title, kind in kinds.items() if first.strip().startswith(title))
+            for title, text in zip(head[1:], cells, strict=True):
+                name, scale = next(told for begin, told in names.items() if title.strip().startswith(begin))
+                one = re.search(r"seed (\d)", first + title)
+                of = [seeds[one[1]]] if one else list(seeds.values())
+                found = [figure for figure in (figures.get(name.format(kind)) for figures in of) if figure]
+                if not found:
+                    assert text.strip() == "–", (first, title)
+                    continue
+                values = [
+                    getattr(figure, key) for figure in found for key in ("value", "low", "high")[: 3 if one else 1]
+                ]
+                told = re.findall(r"−?[\d.]+", text)
+                assert len(told) == len(values), (first, title)
+                for number, value in zip(told, values, strict=True):
+                    half = 0.5 * 10.0 ** -len(number.partition(".")[2])
+                    assert abs(float(number.replace("−", "-")) - scale * value) <= half + 1e-9, (first, title, number)
 
 
 def test_the_sweep_is_told_as_it_was_measured() -> None:
