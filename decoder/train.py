@@ -131,28 +131,34 @@ class Falling(Callback):
     """
 
     FALL = 3.0  # dB: in healthy trainings scores hardly fall, in one that diverged they fell by 5, and then by 13
+    LASTS = 30  # steps: the first few of a training may fall anywhere
 
     def __init__(self, monitor: str) -> None:
-        self.monitor, self.best = monitor, (-math.inf, 0)  # score, step
+        self.monitor = monitor
+        self.best: tuple[float, int] = (-math.inf, 0)  # score, step
+        self.since: int | None = None  # the first of the validations in a row that are far below it
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        score, (best, at) = trainer.callback_metrics.get(self.monitor), self.best
+        score, step = trainer.callback_metrics.get(self.monitor), trainer.global_step
         if score is None or trainer.sanity_checking:
             return
-        if not float(score) > best - self.FALL:
+        if float(score) > self.best[0] - self.FALL:
+            self.best, self.since = max(self.best, (float(score), step)), None
+            return
+        self.since = step if self.since is None else self.since
+        if step - self.since >= self.LASTS:
             raise DivergedError(
-                f"{self.monitor} is {float(score):.1f} after step {trainer.global_step}, and was {best:.1f} after step "
-                f"{at}: training has diverged. {trainer.default_root_dir}/best.ckpt is from before that; start again "
-                "with a lower optim.lr"
+                f"{self.monitor} is {float(score):.1f} after step {step}, and was {self.best[0]:.1f} after step "
+                f"{self.best[1]}: training has diverged. {trainer.default_root_dir}/best.ckpt is from before that; "
+                "start again with a lower optim.lr"
             )
-        self.best = max(self.best, (float(score), trainer.global_step))
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "since": self.since}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         score, step = state_dict["best"]
-        self.best = score, step
+        self.best, self.since = (score, step), state_dict["since"]
 
 
 def run(
