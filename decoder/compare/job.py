@@ -5,6 +5,7 @@
 Notable:
 - What is trained is in `decoder.compare.plan`, what is measured in `decoder.compare.stages`.
 - Every stage leaves a file when it is done; started again, finished stages are kept and an unfinished training resumes.
+- A training that diverges is begun again at half its rate: `decoder.compare.again`.
 - `only=evaluate` measures again what is trained, and trains nothing; killed and given again, it goes on.
 - What was measured with other settings than those asked for is measured again. Every result says by which commit.
 - A sweep is a comparison for each setting, each in a folder of its own.
@@ -14,12 +15,14 @@ import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from data.transforms import frame_size
 from data.worlds import WorldConfig, generate
 from data.worlds_pairs import PairsConfig, generate_pairs
+from decoder.compare.again import train
 from decoder.compare.bench import Bench
 from decoder.compare.page import write_page
 from decoder.compare.plan import CompareConfig, Trained, check, trained
@@ -242,11 +245,9 @@ def _trainings(config: CompareConfig, seed: int, found: Trained) -> Iterator[Sta
         if name == "pixels_plus" and not config.plus:
             continue
         result = found.folder / name / "summary.json"
-        yield Stage(_named(name, seed), f"{title}, {steps(settings)}", settings, "", result, _resuming(run, settings))
-
-
-def _resuming(run: Callable[[Any], object], config: Any) -> Callable[[], object]:
-    return lambda: run(replace(config, resume=(Path(config.out) / "last.ckpt").is_file()))
+        yield Stage(
+            _named(name, seed), f"{title}, {steps(settings)}", settings, "", result, partial(train, run, settings)
+        )
 
 
 def _named(name: str, seed: int) -> str:

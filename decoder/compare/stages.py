@@ -14,6 +14,7 @@ from decoder.budget import (
     pixels_operations,
     pretrain_operations,
 )
+from decoder.compare.again import rate
 from decoder.compare.bench import BATCH, Bench
 from decoder.compare.films import films
 from decoder.compare.physics import measure_physics, measure_rollout
@@ -129,7 +130,8 @@ def _horizons(bench: Bench, features: Callable[[Tensor], Tensor], count: int) ->
 
 
 def measure_cost(bench: Bench) -> dict[str, Any]:
-    """Parameters, operations of training and drawing, seconds a clip, memory; and quality by sampling steps."""
+    """Parameters, operations and rates of training, operations of drawing, seconds a clip, memory; and quality by
+    sampling steps."""
     trained = bench.trained
     jepa, masked, decoder = trained.jepa, trained.masked_pixels, trained.decoder
     videos = bench.clips(min(64, bench.config.clips))
@@ -157,6 +159,9 @@ def measure_cost(bench: Bench) -> dict[str, Any]:
     for name, row in rows.items():
         if name in bench.drawing:
             row["drawing"] = drawing_cost(bench.drawing[name], videos[0])
+            row["training"] = rate(trained.folder / ("decoder" if name == "jepa" else name))
+        if row["pretraining_operations"]:
+            row["pretraining"] = rate(trained.folder / ("masked_pixels" if name == "masked_pixels" else "jepa"))
     arms = [bench.drawing[name] for name in rows if name in bench.drawing]
     memory = "" if bench.device.type == "cuda" else "peak_bytes is known on GPUs only"
     return {"rows": rows, "batch": len(videos[0]), "memory": memory,

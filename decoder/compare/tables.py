@@ -278,6 +278,9 @@ def cost(figures: Figures) -> Table:
         "ms a clip": ("drawing/seconds", scaled(1e-3)),
         "memory a batch adds, MB": ("drawing/peak_bytes", scaled(1e6)),
         "steps": ("drawing/steps", whole),
+        "rate of pretraining": ("pretraining/lr", significant),
+        "of training": ("training/lr", significant),
+        "trainings that diverged before": ("training/diverged", whole),
     }
     batch = figures.get("cost/batch")
     note = f"drawn in batches of {whole(batch.value)} clips" if batch is not None and batch.value else ""
