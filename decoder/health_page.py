@@ -66,7 +66,7 @@ def health(config: HealthConfig) -> Verdict:
     curves = read_history(run)
     if not curves.get("val/rank"):
         raise ConfigError(f"{run} has not been validated yet: there is nothing to judge (trainer.val_every)")
-    verdict = judge(curves)
+    verdict = judge(curves, settings.model.targets)
     page = Path(config.out) if config.out else run / "health.html"
     write_text(page, write_page(run.name, curves, verdict, settings.trainer.max_steps))
     since = "" if verdict.word == "healthy" else f" since step {verdict.since}"

@@ -13,6 +13,9 @@
 Runs that were made sick on purpose meet them, and none of ten that were not: tests/jepa/sick_runs.py makes both, and
 `jepa health` draws their curves beside those of your run. (None of those collapses altogether; clips without any
 variety do.)
+
+Where targets are pixels, nothing collapses: a target encoder that says less makes no task easier. Spread and rank fall
+there in runs whose features are good.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -42,22 +45,24 @@ class Verdict:
     sentence: str
 
 
-def judge(curves: Curves) -> Verdict:
-    """The verdict on logged curves, name -> [(step, value), ...]."""
-    for rule in (_alike, _not_finite, _unstable, _collapsed, _narrowed, _waiting, _easy):
+def judge(curves: Curves, targets: str = "latents") -> Verdict:
+    """The verdict on logged curves, name -> [(step, value), ...], of a JEPA that predicts `targets`."""
+    collapse = (_collapsed, _narrowed) if targets == "latents" else ()
+    for rule in (_alike, _not_finite, _unstable, *collapse, _waiting, _easy):
         found = rule(curves)
         if found is not None:
             return found
-    return Verdict("healthy", 0, "Spread and rank of the latents hold, and clips and masks leave something to learn.")
+    hold = "Spread and rank of the latents hold" if collapse else "Training is stable"
+    return Verdict("healthy", 0, f"{hold}, and clips and masks leave something to learn.")
 
 
 class Watch(Callback):
     """Judges a run after every validation, says so when the verdict changes, and with `stop` ends a hopeless run."""
 
-    def __init__(self, stop: bool) -> None:
-        self.stop = stop
+    def __init__(self, stop: bool, targets: str = "latents") -> None:
+        self.stop, self.targets = stop, targets
         self.curves: dict[str, list[Point]] = {key: [] for key in (*TRAIN, *VALIDATION)}
-        self.verdict = judge({})
+        self.verdict = judge({}, targets)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
         if trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]
@@ -65,13 +70,13 @@ class Watch(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self._note(trainer, VALIDATION)
-        before, self.verdict = self.verdict, judge(self.curves)
+        before, self.verdict = self.verdict, judge(self.curves, self.targets)
         word, since = self.verdict.word, self.verdict.since
         if word != before.word and trainer.is_global_zero:
             print(f"health: {word} since step {since}. {self.verdict.sentence}")
         # What these two stand on is the same on all processes, so all of them stop; what clips are like is not.
-        hopeless = _unstable(self.curves) or _collapsed(self.curves)
-        if self.stop and hopeless is not None:
+        hopeless = _unstable(self.curves) or (self.targets == "latents" and _collapsed(self.curves))
+        if self.stop and hopeless:
             raise DivergedError(f"{word} since step {since}. {self.verdict.sentence} (stop_sick=false goes on)")
 
     def _note(self, trainer: pl.Trainer, keys: Sequence[str]) -> None:
@@ -86,7 +91,7 @@ class Watch(Callback):
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.curves = {key: [(step, value) for step, value in points] for key, points in state_dict["curves"].items()}
-        self.verdict = judge(self.curves)
+        self.verdict = judge(self.curves, self.targets)
 
 
 # ---------------------------------------------------------------------- the rules

@@ -87,7 +87,7 @@ def pretrain(config: PretrainConfig) -> Path:
     collate = MaskCollator(config.masks, tubelet, patch, config.masks_per_step)
     data = ClipDataModule(config.data, collate, progress=config.trainer.progress)
     module = JEPAModule(jepa, config.optim, config.trainer.max_steps, bool(config.teacher))
-    wait, watch = DataWait(), Watch(config.stop_sick)
+    wait, watch = DataWait(), Watch(config.stop_sick, config.model.targets)
     trainer = build_trainer(config.trainer, out, monitor="val/choose", callbacks=[wait, watch])
     scale(module, config.trainer)
     fit(trainer, module, data, config.resume, out, settings=replace(config, resume=False))

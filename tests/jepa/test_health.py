@@ -1,7 +1,8 @@
 """The verdict on a run. Claims:
 
 - every rule says its word, since when, and what to do, on curves where that is known; one bad validation is no alarm,
-  nor are the warm-up, a few steps left out, and a fall of which more than half was made good.
+  nor are the warm-up, a few steps left out, and a fall of which more than half was made good. Pixels as targets cannot
+  collapse, and no rule says so of them.
 - five runs that were made sick on purpose (tests/jepa/sick_runs.py) have their verdict within the first third; ten
   healthy seeds have none at any moment.
 - (slow) so do runs that are made anew here, by the same recipe: every sick one, and two seeds.
@@ -72,6 +73,12 @@ def test_each_rule(changed: Curves, word: str, since: int) -> None:
     assert found.sentence.endswith(".") and (
         word == "healthy" or any(key in found.sentence for key in ("Raise", "Lower", "Look"))
     )
+
+
+def test_pixels_do_not_collapse() -> None:
+    flat = {**GOOD, "val/std": curve(0.5, 0.2, 0.001, 0.001), "val/rank": curve(20, 1, 1, 1)}
+    assert judge(flat).word == "collapsed" and judge(flat, "pixels").word == "healthy"
+    assert judge({**flat, "train/variety": curve(0, 0, 0)}, "pixels").word == "starved"
 
 
 def test_nothing_logged_is_no_alarm() -> None:
