@@ -1,11 +1,15 @@
 """What every arm costs, counted by torch and not by hand: floating-point operations, parameters, seconds, memory."""
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.weak import WeakIdKeyDictionary
 
 from decoder.arms import Arm
 from decoder.evaluate import clip_seeds, clock
@@ -25,7 +29,7 @@ def step_operations(loss: Callable[[], Tensor]) -> int:
 
 def drawing_cost(arm: Arm, video: Tensor, task: str = "forward") -> dict[str, Any]:
     """{"operations", "seconds", "steps", "peak_bytes"} of drawing: the first two a clip, measured on a batch
-    (B, C, T, H, W); the last what the batch adds to the memory in use."""
+    (B, C, T, H, W); the last what the batch adds to the memory in use, of tensors alone where there is no GPU."""
     mask = arm.task_mask(task, video)
     draw = lambda: arm.draw(video, mask, clip_seeds(0, len(video)))
     draw()  # the first call is slower than those that follow
@@ -36,12 +40,42 @@ def drawing_cost(arm: Arm, video: Tensor, task: str = "forward") -> dict[str, An
             "peak_bytes": peak_memory(draw, video.device)}  # fmt: skip
 
 
-def peak_memory(call: Callable[[], object], device: torch.device) -> int | None:
-    """Bytes by which a call raises the memory in use on a GPU at its peak; None elsewhere, where the peak of a process
-    is that of all it has ever done."""
+def peak_memory(call: Callable[[], object], device: torch.device) -> int:
+    """Bytes by which the tensors of a call raise the memory in use at their peak: on a GPU by the allocator's count,
+    elsewhere by what every operation returns, without what it needs inside."""
     if device.type != "cuda":
-        return None
+        with _Tensors() as counted:
+            call()
+        return counted.peak
     before = torch.cuda.memory_allocated(device)
     torch.cuda.reset_peak_memory_stats(device)
     call()
     return torch.cuda.max_memory_allocated(device) - before
+
+
+class _Tensors(TorchDispatchMode):
+    """Counts the bytes of the storages that operations make, for as long as they live."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.peak = 0
+        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        for storage in _storages((args, kwargs)):  # what was there before is not theirs
+            self._known.setdefault(storage, 0)
+        made = func(*args, **(kwargs or {}))
+        for storage in _storages(made):
+            if storage not in self._known:
+                self._known[storage] = storage.nbytes()
+                self.now += storage.nbytes()
+                weakref.finalize(storage, self._freed, storage.nbytes())
+        self.peak = max(self.peak, self.now)
+        return made
+
+    def _freed(self, size: int) -> None:
+        self.now -= size
+
+
+def _storages(tree: Any) -> list[torch.UntypedStorage]:
+    return [leaf.untyped_storage() for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]

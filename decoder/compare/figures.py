@@ -67,7 +67,8 @@ NAMES = {
     "where ARM is by its latents",
     "surprise/real/rows/…": "the same for pairs of real videos",
     "cost/rows/ARM/…": "parameters; operations, of which a multiplication and an addition are two; seconds a clip; "
-    "peak_bytes: memory that drawing a batch adds",
+    "peak_bytes: memory that drawing a batch adds, of tensors alone without a GPU; training and pretraining: "
+    "lr, the rate that was used, and diverged, how many trainings at twice that and more had been given up",
     "cost/steps/ARM/steps=K/MEASURE": "quality and seconds a clip of one sample drawn in K steps",
     "films/films/I/ahead_db": "PSNR of A less that of B, in the clip of film I",
     "seconds/STAGE": "how long a stage took",

@@ -163,8 +163,7 @@ def measure_cost(bench: Bench) -> dict[str, Any]:
         if row["pretraining_operations"]:
             row["pretraining"] = rate(trained.folder / ("masked_pixels" if name == "masked_pixels" else "jepa"))
     arms = [bench.drawing[name] for name in rows if name in bench.drawing]
-    memory = "" if bench.device.type == "cuda" else "peak_bytes is known on GPUs only"
-    return {"rows": rows, "batch": len(videos[0]), "memory": memory,
+    return {"rows": rows, "batch": len(videos[0]),
             "steps": sampling_steps(arms, videos, "forward", bench.config.steps, bench.lpips)}  # fmt: skip
 
 

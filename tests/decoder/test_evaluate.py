@@ -10,9 +10,14 @@
 6. Beside a clean clip, what nobody can predict does not count: an arm that draws the clean scene is perfect by it, one
    that draws other detail is as far off as that is strong, and its expected picture as far off as without that.
 7. Operations are counted: a linear layer's are 2 x in x out, and a training step's are three times that.
+8. Memory is what lives at once of what a call makes, as torch's allocator counts it, also without a GPU.
 """
 
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from itertools import accumulate
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,7 +25,8 @@ import torch
 from torch import Tensor
 
 from decoder.arms import Arm, CopyArm, ExtrapolateArm
-from decoder.cost import drawing_cost, operations, step_operations
+from decoder.cost import drawing_cost, operations, peak_memory, step_operations
+from decoder.dit import VideoDiT, VideoDiTConfig
 from decoder.estimates import decibels, estimate, gap, table
 from decoder.evaluate import measured, pictures, rollout, sampling_steps
 from jepa import Mask
@@ -195,9 +201,43 @@ def test_operations_are_counted() -> None:
     assert step_operations(lambda: layer(x).square().sum()) == 3 * 2 * 7 * 30 * 20
     found = drawing_cost(Known(), torch.rand(2, 3, 8, 32, 32))
     assert found["operations"] == 0 and found["seconds"] > 0 and found["steps"] == 8
-    assert (found["peak_bytes"] is None) != torch.cuda.is_available(), (
-        "a process has one peak, and not one for each arm"
-    )
+    assert found["peak_bytes"] > 0
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_memory_is_that_of_what_lives_at_once(mode: Callable[[], AbstractContextManager[None]]) -> None:
+    held = torch.ones(100)
+
+    def call() -> Tensor:
+        first, second = torch.ones(1000), torch.ones(2000)  # 12,000 bytes
+        del first
+        third = torch.ones(500)  # 10,000
+        seen = [held.view(10, 10).t(), second[:5], held.add_(0)]  # nothing new
+        return third + float(len(seen))  # 12,000
+
+    def again() -> None:
+        value = held
+        for _ in range(10):
+            value = value + 1
+
+    cpu = torch.device("cpu")
+    with mode():
+        assert peak_memory(call, cpu) == 12_000
+        assert peak_memory(again, cpu) == 800, "what is replaced is free again"
+
+
+def test_memory_is_what_the_allocator_gave(tmp_path: Path) -> None:
+    model = VideoDiT(VideoDiTConfig(48, 2, 2, patch_size=8, condition_dim=16)).eval()
+    x, t, condition = torch.randn(2, 16, 384), torch.rand(2), torch.randn(2, 16, 16)
+    call = torch.no_grad()(lambda: model(x, t, (4, 2, 2), condition))
+    call()  # the first fills caches that stay
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+        call()
+    profile.export_chrome_trace(str(tmp_path / "trace.json"))
+    events = json.loads((tmp_path / "trace.json").read_text())["traceEvents"]
+    changes = sorted((event["ts"], event["args"]["Bytes"]) for event in events if event.get("name") == "[memory]")
+    given = max(accumulate(change for _, change in changes))
+    assert peak_memory(call, torch.device("cpu")) == pytest.approx(given, rel=0.05)
 
 
 def test_sampling_steps_leaves_the_arm_as_it_was(clips: Tensor) -> None:
