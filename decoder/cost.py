@@ -59,15 +59,15 @@ class _Tensors(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.now = self.peak = 0
-        self._known: WeakIdKeyDictionary = WeakIdKeyDictionary()
+        self._known = WeakIdKeyDictionary()  # a set of storages that may die
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         for storage in _storages((args, kwargs)):  # what was there before is not theirs
-            self._known.setdefault(storage, 0)
+            self._known[storage] = None
         made = func(*args, **(kwargs or {}))
         for storage in _storages(made):
             if storage not in self._known:
-                self._known[storage] = storage.nbytes()
+                self._known[storage] = None
                 self.now += storage.nbytes()
                 weakref.finalize(storage, self._freed, storage.nbytes())
         self.peak = max(self.peak, self.now)

@@ -21,16 +21,16 @@ def train(run: Callable[[Any], object], settings: Any) -> None:
     out = Path(settings.out)
     while True:
         tries = len(put_aside(out))
-        rate = settings.optim.lr / 2**tries
+        lr = settings.optim.lr / 2**tries
         resume = (out / "last.ckpt").is_file()
         try:
-            run(replace(settings, resume=resume, optim=replace(settings.optim, lr=rate)))
+            run(replace(settings, resume=resume, optim=replace(settings.optim, lr=lr)))
             return
         except DivergedError as error:
             if tries + 1 >= TRIES:
                 raise
             aside = out.rename(f"{out}.diverged{tries + 1}")
-            print(f"{error}\nBegun again with optim.lr={rate / 2:g}; what diverged is in {aside}", flush=True)
+            print(f"{error}\nBegun again with optim.lr={lr / 2:g}; what diverged is in {aside}", flush=True)
 
 
 def put_aside(out: Path) -> list[Path]:

@@ -279,7 +279,8 @@ def cost(figures: Figures) -> Table:
         "memory a batch adds, MB": ("drawing/peak_bytes", scaled(1e6)),
         "steps": ("drawing/steps", whole),
         "rate of pretraining": ("pretraining/lr", significant),
-        "of training": ("training/lr", significant),
+        "pretrainings that diverged before": ("pretraining/diverged", whole),
+        "rate of training": ("training/lr", significant),
         "trainings that diverged before": ("training/diverged", whole),
     }
     batch = figures.get("cost/batch")
