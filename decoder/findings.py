@@ -130,7 +130,7 @@ def summary(m: dict[str, Any]) -> str:
 
 def percent(share: float) -> str:
     """0.4823 -> '48.2 %', with a space that does not break."""
-    return f"{100 * share:.1f}\u00a0%"
+    return f"{100 * share:z.1f}\u00a0%"
 
 
 def duration(seconds: float) -> str:

@@ -6,7 +6,7 @@ Notable: nothing is judged or worded here. Sentences and cells are those of the 
 from collections.abc import Mapping
 from typing import Any
 
-from decoder.compare import tables
+from decoder.compare import headline_tables
 from decoder.compare.figures import Figure
 from decoder.compare.findings import fairness, resolution, surprise_score, verdicts
 from decoder.compare.grid import Cell, Table
@@ -25,10 +25,9 @@ def brief(metrics: Mapping[str, Any], figures: Mapping[str, Figure]) -> str:
     found = verdicts(judge)
     moved = dial(judge, settings, score)
     shown = [
-        tables.overview(figures, score),
-        tables.features(figures),
-        tables.seeds(figures, seeds, score),
-        tables.details(figures, settings, score),
+        headline_tables.overview(figures, score),
+        headline_tables.features(figures),
+        headline_tables.leads(figures, seeds, settings, score),
     ]
     parts = [
         f"# JEPA against pixels: {metrics['setting']}",

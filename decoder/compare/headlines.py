@@ -13,7 +13,20 @@ from dataclasses import dataclass
 from decoder.compare.figures import Figure
 from decoder.compare.findings import final, last_length
 from decoder.compare.judge import Judge, Measure, Number, Verdict, interval, tell
-from decoder.compare.labels import CONDITIONS, ENCODERS, PAIRS, Format, Label, one, pick, share, signed, three, two
+from decoder.compare.labels import (
+    CONDITIONS,
+    ENCODERS,
+    PAIRS,
+    Format,
+    Label,
+    one,
+    pick,
+    share,
+    signed,
+    three,
+    two,
+    whole,
+)
 
 # What becomes of A, by how it stands at both ends of the dial: 1 certainly ahead, -1 certainly behind.
 GROWS = {(1, 1): "lead grows", (-1, -1): "lag shrinks", (-1, 1): "lag turned"}
@@ -55,7 +68,7 @@ def headlines(figures: Mapping[str, Figure], score: str) -> list[Headline]:
         ("PSNR, dB", "PSNR", "pictures/tasks/forward/{}/psnr", one, False),
         *([clean] if has_detail(figures) else []),
         ("LPIPS, lower is closer", "LPIPS", "pictures/tasks/forward/{}/lpips", three, True),
-        ("Fréchet distance, lower is closer", "Fréchet distance", "distance/rows/{}/fvd", one, True),
+        ("Fréchet distance, lower is closer", "Fréchet distance", "distance/rows/{}/fvd", whole, True),
         ("Place after roll-outs beyond chance, px", "the place of the object at the end of roll-outs",
          f"rollout/rows/{{}}/error_beyond/{begin}", two, False),
         ("Object kept after roll-outs beyond chance", "the object and its colour at the end of roll-outs",

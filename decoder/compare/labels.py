@@ -97,22 +97,22 @@ PROBES = {"motion": "Motion: which way does it move?", "appearance": "Appearance
 
 def two(value: float) -> str:
     """-1.234 -> '−1.23'."""
-    return minus(f"{value:.2f}")
+    return minus(f"{value:z.2f}")
 
 
 def one(value: float) -> str:
     """-1.234 -> '−1.2'."""
-    return minus(f"{value:.1f}")
+    return minus(f"{value:z.1f}")
 
 
 def three(value: float) -> str:
     """0.12345 -> '0.123'."""
-    return minus(f"{value:.3f}")
+    return minus(f"{value:z.3f}")
 
 
 def whole(value: float) -> str:
     """1234567 -> '1,234,567'."""
-    return minus(f"{value:,.0f}")
+    return minus(f"{value:z,.0f}")
 
 
 def significant(value: float) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from decoder.compare import charts, tables
+from decoder.compare import charts, headline_tables, tables
 from decoder.compare.brief import brief
 from decoder.compare.figures import NAMES, Figure, figures, write_csv
 from decoder.compare.findings import fairness, surprise_score, verdicts
@@ -102,8 +102,8 @@ def render(metrics: dict[str, Any], found: dict[str, Figure], films: list[WallFi
             clean=any(name.endswith("forward/jepa/expected_clean_psnr") for name in found),
             tables=_tables(metrics, plain, score)
             | {
-                "seeds": tables.seeds(found, list(metrics["by_seed"]), score),
-                "details": tables.details(pooled, settings, score),
+                "seeds": headline_tables.seeds(found, list(metrics["by_seed"]), score),
+                "details": headline_tables.details(pooled, settings, score),
                 "times": tables.times(pooled, settings),
             },
             charts={

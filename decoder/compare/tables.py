@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from decoder.compare.findings import final, last_length, resolution
-from decoder.compare.grid import DASH, Cell, Figures, Row, Table, block, cell, grid, onto, told
-from decoder.compare.headlines import has_detail, headlines
+from decoder.compare.grid import DASH, Cell, Figures, Row, Table, block, cell, grid, onto
+from decoder.compare.headlines import has_detail
 from decoder.compare.labels import (
     ARMS,
     CONDITIONS,
@@ -97,7 +97,7 @@ def steps(figures: Figures) -> list[Table]:
 
 def distances(figures: Figures) -> Table:
     """Both distances between sets of clips."""
-    columns: dict[str, tuple[str, Format]] = {"Fréchet": ("fvd", one), "kernel": ("kvd", significant)}
+    columns: dict[str, tuple[str, Format]] = {"Fréchet": ("fvd", whole), "kernel": ("kvd", significant)}
     at = lambda arm, key: f"distance/rows/{arm}/{key}"
     return grid(
         figures, "Distance to true clips, lower is closer", SETS | PAIRS, columns, at, _against(figures, "distance")
@@ -109,7 +109,7 @@ def horizons(figures: Figures) -> Table:
     begin = "distance/horizons/first="
     known = dict.fromkeys(name.removeprefix(begin).split("/")[0] for name in figures if name.startswith(begin))
     ordered = sorted(known, key=float)
-    kinds: list[tuple[str, str, Format]] = [("Fréchet", "fvd", one), ("kernel", "kvd", significant)]
+    kinds: list[tuple[str, str, Format]] = [("Fréchet", "fvd", whole), ("kernel", "kvd", significant)]
     columns = {f"{title}, from frame {k}": (f"{k}/rows/ARM/{key}", form) for title, key, form in kinds for k in ordered}
     at = lambda arm, key: begin + key.replace("ARM", arm)
     note = _against(figures, f"distance/horizons/first={ordered[0]}") if ordered else ""
@@ -318,54 +318,3 @@ def counts(figures: Figures) -> Table:
     }
     rows = [Row(label, [cell(figures, name, whole)]) for label, name in wanted.items() if name in figures]
     return Table("How many of everything", "", ["number"], rows)
-
-
-def overview(figures: Figures, score: str) -> Table:
-    """Every headline figure of what is drawn and of surprise: arms, controls and A less its rivals down."""
-    found = {headline.title: headline for headline in headlines(figures, score) if "pixels" in headline.arms}
-    columns = {title: (title, headline.form) for title, headline in found.items()}
-    at = lambda arm, title: found[title].at(arm)
-    return grid(figures, "Task forward", WITH_PAIRS, columns, at, resolution(figures, "pictures"))
-
-
-def features(figures: Figures) -> Table:
-    """Accuracy of both probes with all labels, at the end of training."""
-    columns: dict[str, tuple[str, Format]] = {"motion": ("motion", share), "shape": ("appearance", share)}
-    at = lambda encoder, task: final(figures, task, encoder)
-    return grid(figures, "Linear probe, all labels", ENCODERS | ENCODER_PAIRS, columns, at)
-
-
-def seeds(figures: Figures, names: Sequence[str], score: str) -> Table | None:
-    """The headline figures, a column for each model seed and their mean; None where there is one."""
-    if len(names) < 2:
-        return None
-    columns = {f"seed {seed}": f"by_seed/{seed}/" for seed in names}
-    rows = [
-        # Without a figure in every seed, there is no mean: the one without a prefix is the first seed's.
-        Row(row.label, [*row.cells[:-1], row.cells[-1] if all(c.text != DASH for c in row.cells) else Cell(DASH)],
-            row.colour, row.block)
-        for row in _headlines(figures, columns | {"mean": ""}, score)
-    ]  # fmt: skip
-    return Table("Seeds and their mean", "", [*columns, "mean"], rows)
-
-
-def details(figures: Figures, values: Sequence[float], score: str) -> Table | None:
-    """The headline figures at each setting of the worlds' detail; None where it was not varied."""
-    if not values:
-        return None
-    columns = {f"detail {value:g}": f"detail/detail={value:g}/" for value in values}
-    note = resolution(figures, "pictures")
-    return Table("The headline figures by detail", "", list(columns), _headlines(figures, columns, score), note)
-
-
-def _headlines(figures: Figures, columns: Mapping[str, str], score: str) -> list[Row]:
-    """A group of rows for each headline: its arms, and A less its rivals. `columns` are {heading: prefix of names}."""
-    rows = []
-    for headline in headlines(figures, score):
-        group = [
-            Row(label.title, [cell(figures, prefix + headline.at(arm), told(arm, headline.form))
-                              for prefix in columns.values()], label.colour)
-            for arm, label in (headline.arms | headline.pairs).items()
-        ]  # fmt: skip
-        rows += block(headline.title, [row for row in group if any(c.text != DASH for c in row.cells)])
-    return rows

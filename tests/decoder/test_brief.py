@@ -2,9 +2,9 @@
 
 - it has the page's five sentences, word for word, what the arms cost, the commits, seeds and resolution.
 - every number in its tables is a figure of metrics.csv with its interval: of arms, controls and differences.
-- all rows of a table are as long as its head, whatever stands in a cell.
-- seeds and settings of the detail have tables of their own, where there are several; a stage that was not measured
-  leaves plain words and no column.
+- all rows of a table are as long as its head, whatever stands in a cell; no figure is minus nothing.
+- where there are several seeds or settings of the detail, a table shows A's lead in each, its mean over seeds if every
+  seed has it, its change along the dial; a stage that was not measured leaves plain words and no column.
 - it lies beside the page.
 """
 
@@ -12,13 +12,13 @@ import re
 from pathlib import Path
 from typing import Any
 
-import pytest
 from comparison import judge, metrics, paired, seeded, swept
 
 from decoder.compare.brief import brief, markdown
 from decoder.compare.figures import figures
 from decoder.compare.findings import fairness, verdicts
 from decoder.compare.grid import Cell, Row, Table
+from decoder.compare.labels import one, signed, three, two, whole
 from decoder.compare.page import write_page
 
 
@@ -63,14 +63,34 @@ def test_its_numbers_are_figures() -> None:
     assert next(row for row in features if row[0].startswith("C"))[at].startswith(f"{100 * share:.1f}")
 
 
-@pytest.mark.parametrize("several", [seeded, lambda a, b: swept((0.0, a), (1.0, b))])
-def test_seeds_and_settings_have_tables(several: Any) -> None:
-    found = several(paired(metrics()), paired(metrics(pictures__tasks__forward__jepa__psnr__value=20.0)))
-    *_, last = tables_of(of(found))
-    assert {"seed 0", "seed 1", "mean"} <= set(last[0]) or {"detail 0", "detail 1"} <= set(last[0])
-    assert len(tables_of(of(found))) == 3 and "**PSNR, dB**" in [row[0] for row in last]
-    for table in tables_of(of(found)):
-        assert len({len(row) for row in table}) == 1
+def test_seeds_show_what_became_of_the_lead() -> None:
+    found = seeded(paired(metrics()), paired(metrics(pictures__tasks__forward__jepa__psnr__value=20.0)))
+    *others, leads = tables_of(of(found))
+    known, row = figures(found), next(row for row in leads if row[0] == "PSNR, dB: A − B")
+    name = "pictures/tasks/forward/jepa-pixels/psnr"
+    assert len(others) == 2 and leads[0][1:] == ["mean", "seed 0", "seed 1"]
+    for text, at in zip(row[1:], (name, f"by_seed/0/{name}", f"by_seed/1/{name}"), strict=True):
+        figure = known[at]
+        assert text.replace("−", "-") == f"{figure.value:+.1f} [{figure.low:+.1f}, {figure.high:+.1f}]"
+    assert {len(row) for row in leads} == {4} and not any("pixels" in row[0] for row in leads)
+
+
+def test_a_lead_that_one_seed_lacks_has_no_mean() -> None:
+    second = paired(metrics())
+    del second["pictures"]["tasks"]["forward"]["jepa-pixels"]
+    leads = tables_of(of(seeded(paired(metrics()), second)))[-1]
+    mean, first, missing = next(row for row in leads if row[0] == "PSNR, dB: A − B")[1:]
+    assert mean == missing == "–" and first.startswith("+4.0 [")
+    assert "–" not in next(row for row in leads if row[0] == "PSNR, dB: A − B+")
+
+
+def test_settings_show_how_the_lead_changes() -> None:
+    found = swept((0.0, paired(metrics())), (1.0, paired(metrics())))
+    leads = tables_of(of(found))[-1]
+    change = figures(found)["detail/change/pictures/tasks/forward/jepa-pixels/psnr"]
+    assert leads[0][1:] == ["detail 0", "detail 1", "change"] and change.low is not None and change.high is not None
+    row = next(row for row in leads if row[0] == "PSNR, dB: A − B")
+    assert row[1] == row[2] and row[3] == f"0.0 [{signed(one)(change.low)}, {signed(one)(change.high)}]"
 
 
 def test_what_was_not_measured_leaves_no_column() -> None:
@@ -83,6 +103,10 @@ def test_what_was_not_measured_leaves_no_column() -> None:
 def test_cells_cannot_break_a_table() -> None:
     (table,) = tables_of(markdown(Table("a | b", "", ["x|y"], [Row("1|2", [Cell("3|4", "[5|6]")], block="all|none")])))
     assert [len(row) for row in table] == [2, 2, 2, 2] and table[3] == [r"1\|2", r"3\|4 [5\|6]"]
+
+
+def test_nothing_is_minus_nothing() -> None:
+    assert [form(-1e-6) for form in (one, two, three, whole)] == ["0.0", "0.00", "0.000", "0"] and one(-0.06) == "−0.1"
 
 
 def test_it_lies_beside_the_page(tmp_path: Path) -> None:

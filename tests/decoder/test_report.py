@@ -256,6 +256,7 @@ def test_plots_follow_the_page() -> None:
 
 
 def test_numbers_in_words() -> None:
+    assert percent(-1e-6) == "0.0\u00a0%"  # no figure is minus nothing
     assert [percent(0.4823), percent(1.0)] == ["48.2\u00a0%", "100.0\u00a0%"]
     assert [duration(s) for s in (4.25, 42.4, 760, 59.9 + 60, 7260)] == [
         "4.2\u00a0s", "42\u00a0s", "12\u00a0min 40\u00a0s", "2\u00a0min 0\u00a0s", "2\u00a0h 1\u00a0min"
