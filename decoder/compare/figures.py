@@ -6,8 +6,9 @@ Notable:
 - A name is the path through metrics.json, joined by "/". An entry of a list is named by what tells it apart, as in
   "rollout/rows/jepa/error/first=4", or by its place, from 0. `NAMES` says what the paths mean.
 - low and high are the 95 % interval, n the clips (or pairs) that a value stands on. What is not known is left empty.
-- Of several model seeds, a figure is the mean. Its interval holds both reasons to doubt it, added in quadrature: what
-  the clips leave open (the mean of the seeds' intervals) and what the seeds do (Student's t over them).
+- Of several model seeds, a figure is the mean, and unknown where one of them has none. Its interval holds both reasons
+  to doubt it, added in quadrature: what the clips leave open (the mean of the seeds' intervals) and what the seeds do
+  (Student's t over them).
 - A row FIRST-SECOND is the difference of two arms on the same clips, and `detail/change` how it changes along the dial.
 """
 
@@ -74,7 +75,8 @@ NAMES = {
     "seconds/STAGE": "how long a stage took",
     "by_seed/SEED/…": "all of it, for each model seed. Without: the mean over seeds of what has an interval in every "
     "seed; the interval adds, in quadrature, half the width of the clips’ interval (its mean over seeds) and that of "
-    "the 95\u00a0% t interval of the mean over seeds; n is the smallest. Counts, times and all else: of the first seed",
+    "the 95\u00a0% t interval of the mean over seeds; n is the smallest; empty where only some seeds have it. Counts, "
+    "times and all else: of the first seed",
     "detail/detail=D/…": "at that setting of the worlds’ unpredictable detail; without: of the first setting, but for "
     "seconds/total, which is of all",
     "detail/change/…/FIRST-SECOND/…": "the difference at the largest setting less that at the smallest, the two "
@@ -135,7 +137,7 @@ def _walk(node: Any, name: str, n: int | None) -> Iterator[Figure]:
 
 
 def _pooled(found: Mapping[str, Figure]) -> Iterator[Figure]:
-    """The mean over seeds of every figure that has an interval in each of them."""
+    """The mean over seeds of every figure that has an interval; unknown unless it has one in each of them."""
     by_seed: dict[tuple[str, str], dict[str, Figure]] = {}  # {(before, behind): {seed: figure}}
     seeds: dict[str, set[str]] = {}
     for name, figure in found.items():
@@ -144,8 +146,10 @@ def _pooled(found: Mapping[str, Figure]) -> Iterator[Figure]:
             by_seed.setdefault((before, behind), {})[seed] = figure
             seeds.setdefault(before, set()).add(seed)
     for (before, behind), of in by_seed.items():
-        if len(of) == len(seeds[before]) > 1 and all(f.low is not None for f in of.values()):
-            yield pool(before + behind, list(of.values()))
+        known = [figure for figure in of.values() if figure.low is not None]
+        if known and len(seeds[before]) > 1:
+            name = before + behind
+            yield pool(name, known) if len(known) == len(seeds[before]) else Figure(name, None)
 
 
 def pool(name: str, seeds: Sequence[Figure]) -> Figure:

@@ -1,7 +1,6 @@
 """The tables of a comparison's headline figures, for the page and for what is pasted elsewhere. Pure: figures in."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 from decoder.compare.findings import final, resolution
 from decoder.compare.grid import DASH, Cell, Figures, Row, Table, block, cell, grid, told
@@ -29,8 +28,7 @@ def seeds(figures: Figures, names: Sequence[str], score: str) -> Table | None:
     if len(names) < 2:
         return None
     columns = _mean_and(names)
-    rows = [_with_mean(row) for row in _headlines(figures, columns, score)]
-    return Table("Mean and seeds", "", list(columns), rows)
+    return Table("Mean and seeds", "", list(columns), _headlines(figures, columns, score))
 
 
 def details(figures: Figures, values: Sequence[float], score: str) -> Table | None:
@@ -56,7 +54,7 @@ def leads(figures: Figures, names: Sequence[str], values: Sequence[float], score
         for headline in headlines(figures, score)
         for pair, label in headline.pairs.items()
     ]
-    rows = [_with_mean(row) if "mean" in columns else row for row in rows if _known(row)]
+    rows = [row for row in rows if _known(row)]
     return Table("A’s lead, clip by clip", "", list(columns), rows, resolution(figures, "pictures"))
 
 
@@ -82,9 +80,3 @@ def _known(row: Row) -> bool:
 
 def _mean_and(names: Sequence[str]) -> dict[str, str]:
     return {"mean": ""} | {f"seed {seed}": f"by_seed/{seed}/" for seed in names}
-
-
-def _with_mean(row: Row) -> Row:
-    """Without a figure in every seed there is no mean: the one without a prefix is the first seed's."""
-    mean, *each = row.cells
-    return replace(row, cells=[Cell(DASH) if DASH in [c.text for c in each] else mean, *each])
