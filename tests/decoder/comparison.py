@@ -100,7 +100,8 @@ def metrics(**changes: Any) -> dict[str, Any]:
             "training_operations": 2.42e13,
             "drawing": {"operations": 6.6e8, "seconds": 0.012, "steps": 8, "peak_bytes": 4.1e7}}  # fmt: skip
     rows = {"jepa": cost | {"latent_operations": 1.6e11}, "pixels": cost | {"pretraining_operations": 0},
-            "pixels_plus": cost | {"pretraining_operations": 0, "training_operations": 8.47e13},
+            "pixels_plus": cost | {"pretraining_operations": 0, "training_operations": 8.47e13,
+                                   "training": {"lr": 2e-3, "diverged": 1}},
             "masked_pixels": {"parameters": 1091392, "pretraining_operations": 4.5e13}}  # fmt: skip
     step = lambda k: {"steps": k, "seconds_per_clip": 0.01 * k, "psnr": est(15.0 + k), "lpips": est(0.4 - k / 50, 0.01)}
     found: dict[str, Any] = {

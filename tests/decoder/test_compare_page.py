@@ -6,7 +6,7 @@
    interval and the count that the page shows: with several seeds and settings of the detail, too.
 3. Captions, settings and reasons are text, not markup.
 4. Stages without result, arms that were not trained, differences clip by clip that were not measured and figures that
-   are not known leave dashes and plain words.
+   are not known leave dashes and plain words; a training that was begun again is told.
 5. A sweep has its section, with every headline figure at every setting, and its time is that of all settings. Its films
    begin with one scene at every setting, a plain run's among them.
 6. The extended plots draw bands and dashes in the page's colours.
@@ -28,7 +28,7 @@ from markupsafe import Markup
 
 from data import write_video
 from decoder.charts import Line, line_chart
-from decoder.compare import charts
+from decoder.compare import charts, tables
 from decoder.compare.figures import Figure, figures
 from decoder.compare.findings import fairness, verdicts
 from decoder.compare.judge import Judge
@@ -236,6 +236,14 @@ def test_what_is_missing_is_said(unplotted: None) -> None:
     assert "–" in words and not re.search(r"\bnan\b|None", words)
     nothing = verdicts(Judge({}))
     assert len(nothing) == 5 and {v.kind for v in nothing} == {"missing"} and not any(v.measures for v in nothing)
+
+
+def test_a_training_begun_again_stands_with_its_cost() -> None:
+    table = tables.cost(figures(metrics()))
+    cells = {row.label.split("\u2002")[0]: [c.text for c in row.cells] for row in table.rows}
+    told = {arm: dict(zip(table.columns, row, strict=True)) for arm, row in cells.items()}
+    assert (told["B+"]["rate of training"], told["B+"]["trainings that diverged before"]) == ("0.00200", "1")
+    assert {told["B"][head] for head in ("rate of training", "trainings that diverged before")} == {"–"}
 
 
 def test_fairness_is_counted() -> None:
