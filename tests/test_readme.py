@@ -5,7 +5,8 @@
 - its Python blocks run, on untrained models in place of the trained ones.
 - every file its tree names exists, every link inside the repository leads somewhere, and no figure is still to be
   filled in.
-- the tables of the small comparison and of the sweep are those of their measurements, which the repository keeps.
+- the tables of both comparisons and of the sweep are, to the letter, those that `jepa compare` writes of what was
+  measured, which the repository keeps.
 """
 
 import json
@@ -19,17 +20,16 @@ from jepa_commands import parse_command
 
 from data.writer import write_video
 from decoder import Decoder, LatentSource
+from decoder.compare.brief import markdown
 from decoder.compare.figures import figures
-from decoder.compare.headlines import headlines
-from decoder.compare.labels import share
+from decoder.compare.headline_tables import features, leads, overview
 from decoder.decoder import DecoderConfig
 from decoder.dit import VideoDiTConfig
 from jepa import JEPA, ConfigError, EncoderConfig, JEPAConfig, PredictorConfig
 
 HOUSE = Path(__file__).resolve().parents[1]
 README = (HOUSE / "README.md").read_text()
-SMALL = HOUSE / "notebooks" / "results" / "compare_small"
-SWEPT = HOUSE / "notebooks" / "results" / "compare_tiny" / "detail"
+RESULTS = HOUSE / "notebooks" / "results"
 KNOWN = ("cd", "git", "source", "python", "python3", "pip")  # not ours to check
 
 
@@ -139,71 +139,35 @@ def test_links_lead_somewhere() -> None:
     assert links and [link for link in links if not (HOUSE / link).exists()] == []
 
 
-def test_the_small_setting_is_told_as_it_was_measured() -> None:
-    """Both of its tables: of every arm the figures of all seeds, and the differences in each with their intervals."""
+def measured(folder: Path) -> dict[str, Any]:
+    """What the repository keeps of a comparison, as its metrics.json had it."""
     seeds = {
-        folder.name[4:]: figures({file.stem: json.loads(file.read_text()) for file in folder.glob("measured/*.json")})
-        for folder in sorted(SMALL.glob("seed*"))
+        place.name[4:]: {file.stem: json.loads(file.read_text()) for file in place.glob("measured/*.json")}
+        for place in sorted(folder.glob("seed*"))
     }
-    names = {"PSNR": ("pictures/tasks/forward/{}/psnr", 1), "LPIPS": ("pictures/tasks/forward/{}/lpips", 1),
-             "Fréchet": ("distance/rows/{}/fvd", 1), "place": ("rollout/rows/{}/error_beyond/first=112", 1),
-             "object": ("rollout/rows/{}/colour_beyond/first=112", 100),
-             "comes back": ("physics/permanence/rows/{}/returned_beyond", 100),
-             "surprise in sight": ("surprise/rows/{}/event/all/sight", 100),
-             "behind": ("surprise/rows/{}/event/all/behind", 100),
-             "A latents": ("representation/labels/{}/jepa/1", 1),
-             "C masked": ("representation/labels/{}/masked_pixels/1", 1),
-             "untrained": ("representation/labels/{}/random/1", 1),
-             "raw pixels": ("representation/labels/{}/pixels/1", 1),
-             "A − C": ("representation/labels/{}/jepa-masked_pixels/1", 1)}  # fmt: skip
-    kinds = {"**A** JEPA": "jepa", "D JEPA": "futures", "**B** pixels": "pixels", "B+ pixels": "pixels_plus",
-             "last frame": "copy", "decode(target)": "target", "A − B,": "jepa-pixels",
-             "A − B+,": "jepa-pixels_plus", "motion": "motion", "shape": "appearance"}  # fmt: skip
-    section = README.partition("### The small setting")[2].partition("\n### ")[0]
-    tables = re.findall(r"(?:^\|.*\|\n)+", section, re.M)
-    assert len(seeds) > 2 and [table.count("\n") for table in tables] == [2 + 6 + 2 * len(seeds) - 1, 2 + 2]
-    for head, _, *rows in ([line.strip("|").split("|") for line in table.splitlines()] for table in tables):
-        for first, *cells in rows:
-            kind = next(kind for title, kind in kinds.items() if first.strip().startswith(title))
-            for title, text in zip(head[1:], cells, strict=True):
-                name, scale = next(told for begin, told in names.items() if title.strip().startswith(begin))
-                one = re.search(r"seed (\d)", first + title)
-                of = [seeds[one[1]]] if one else list(seeds.values())
-                found = [figure for figure in (figures.get(name.format(kind)) for figures in of) if figure]
-                if not found:
-                    assert text.strip() == "–", (first, title)
-                    continue
-                values = [
-                    getattr(figure, key) for figure in found for key in ("value", "low", "high")[: 3 if one else 1]
-                ]
-                told = re.findall(r"−?[\d.]+", text)
-                assert len(told) == len(values), (first, title)
-                for number, value in zip(told, values, strict=True):
-                    half = 0.5 * 10.0 ** -len(number.partition(".")[2])
-                    assert abs(float(number.replace("−", "-")) - scale * value) <= half + 1e-9, (first, title, number)
+    return {**next(iter(seeds.values())), "by_seed": seeds if len(seeds) > 1 else {}}
+
+
+def tables_under(heading: str) -> list[str]:
+    section = README.partition(f"\n### {heading}")[2].partition("\n## ")[0].partition("\n### ")[0]
+    return [table.strip() for table in re.findall(r"(?:^\|.*\|\n)+", section, re.M)]
+
+
+@pytest.mark.parametrize(
+    ("heading", "name"), [("The tiny setting", "compare_tiny"), ("The small setting", "compare_small")]
+)
+def test_comparisons_are_told_as_they_were_measured(heading: str, name: str) -> None:
+    """All of their tables, of three seeds, to the letter: those of report.md."""
+    metrics = measured(RESULTS / name)
+    found, seeds = figures(metrics), list(metrics["by_seed"])
+    expected = [overview(found, "event"), features(found), leads(found, seeds, [], "event")]
+    assert len(seeds) == 3 and tables_under(heading) == [markdown(table) for table in expected if table]
 
 
 def test_the_sweep_is_told_as_it_was_measured() -> None:
-    """Every row of its table, against the figures that the repository keeps of it."""
-    rows = [
-        {"detail": float(folder.name), "by_seed": {},
-         **{file.stem: json.loads(file.read_text()) for file in folder.glob("seed0/measured/*.json")}}
-        for folder in sorted(SWEPT.iterdir()) if folder.is_dir()
-    ]  # fmt: skip
-    found = figures({**rows[0], "detail": rows})
-    known = {f"{headline.title}: {label.letter}": (headline.at(pair), 100 if headline.form is share else 1)
-             for headline in headlines(found, "event") for pair, label in headline.pairs.items()}  # fmt: skip
-    section = README.partition("### Unpredictable detail")[2]
-    table = section[section.index("\n|") :].partition("\n\n")[0].strip()
-    head, _, *lines = ([cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines())
-    assert [title.split()[-1] for title in head[1:]] == ["0", "0.25", "0.5", "1", "change"] and len(lines) > 8
-    for title, *cells in lines:
-        name, scale = known[title]
-        for place, text in zip(head[1:], cells, strict=True):
-            figure = found[f"detail/{'change' if place == 'change' else place.replace(' ', '=')}/{name}"]
-            values = [value for value in (figure.value, figure.low, figure.high) if value is not None]
-            told = re.findall(r"[+−]?[\d.]+", text)
-            assert len(told) == len(values) == 3, (title, place)
-            for number, value in zip(told, values, strict=True):
-                half = 0.5 * 10.0 ** -len(number.partition(".")[2])
-                assert abs(float(number.replace("−", "-")) - scale * value) <= half + 1e-9, (title, place, number)
+    """The same of the settings of the detail."""
+    folders = sorted((RESULTS / "compare_tiny" / "detail").iterdir())
+    rows = [{**measured(folder), "detail": float(folder.name)} for folder in folders]
+    found, settings = figures({**rows[0], "detail": rows}), [row["detail"] for row in rows]
+    table = leads(found, [], settings, "event")
+    assert table and len(settings) == 4 and tables_under("Unpredictable detail") == [markdown(table)]
