@@ -165,9 +165,12 @@ def test_comparisons_are_told_as_they_were_measured(heading: str, name: str) -> 
 
 
 def test_the_sweep_is_told_as_it_was_measured() -> None:
-    """The same of the settings of the detail."""
-    folders = sorted((RESULTS / "compare_tiny" / "detail").iterdir())
-    rows = [{**measured(folder), "detail": float(folder.name)} for folder in folders]
+    """The same of the settings of the detail: the plain comparison is the first of them."""
+    folders = {
+        0.0: RESULTS / "compare_tiny",
+        **{float(at.name): at for at in (RESULTS / "compare_tiny/detail").iterdir()},
+    }
+    rows = [{**measured(folders[detail]), "detail": detail} for detail in sorted(folders)]
     found, settings = figures({**rows[0], "detail": rows}), [row["detail"] for row in rows]
     table = leads(found, [], settings, "event")
     assert table and len(settings) == 4 and tables_under("Unpredictable detail") == [markdown(table)]
