@@ -141,7 +141,7 @@ def _pictures(judge: Judge) -> Verdict:
         judge.measure(f"PSNR, dB{drawn}", arms, lambda arm: psnr.replace("ARM", arm), one),
         judge.measure(f"LPIPS, lower is closer{drawn}", arms, lambda arm: lpips.replace("ARM", arm), three),
         judge.measure(
-            f"Fréchet video distance, lower is closer{compared}", arms, lambda arm: fvd.replace("ARM", arm), one
+            f"Fréchet video distance, lower is closer{compared}", arms, lambda arm: fvd.replace("ARM", arm), whole
         ),
     ]
     return judged("Predicted pictures", rivals, clauses, measures)

@@ -102,6 +102,7 @@ def render(metrics: dict[str, Any], found: dict[str, Figure], films: list[WallFi
             clean=any(name.endswith("forward/jepa/expected_clean_psnr") for name in found),
             tables=_tables(metrics, plain, score)
             | {
+                "cost": tables.cost(found, list(metrics["by_seed"])),
                 "seeds": headline_tables.seeds(found, list(metrics["by_seed"]), score),
                 "details": headline_tables.details(pooled, settings, score),
                 "times": tables.times(pooled, settings),
@@ -140,7 +141,6 @@ def _tables(metrics: dict[str, Any], found: dict[str, Figure], score: str) -> di
         "detector": tables.detector(found),
         "surprise": {name: tables.surprise(found, name) for name in scores},
         "real_pairs": tables.real_pairs(found),
-        "cost": tables.cost(found),
         "counts": tables.counts(found),
     }
 

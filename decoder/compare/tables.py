@@ -265,8 +265,8 @@ def _range(figures: Figures, names: Iterable[str]) -> Cell:
     return Cell(text, f"{len(known)} seeds", ", ".join(figure.name for figure in known), known[0].n)
 
 
-def cost(figures: Figures) -> Table:
-    """What each arm takes."""
+def cost(figures: Figures, seeds: Sequence[str] = ()) -> Table:
+    """What each arm takes; rates and trainings begun again stand by seed where the seeds differ."""
     tera, giga = scaled(1e12), scaled(1e9)
     columns: dict[str, tuple[str, Format]] = {
         "parameters": ("parameters", whole),
@@ -278,14 +278,26 @@ def cost(figures: Figures) -> Table:
         "ms a clip": ("drawing/seconds", scaled(1e-3)),
         "memory a batch adds, MB": ("drawing/peak_bytes", scaled(1e6)),
         "steps": ("drawing/steps", whole),
+    }
+    columns = {head: (f"cost/rows/ARM/{key}", form) for head, (key, form) in columns.items()}
+    trainings: dict[str, tuple[str, Format]] = {
         "rate of pretraining": ("pretraining/lr", significant),
         "pretrainings that diverged before": ("pretraining/diverged", whole),
         "rate of training": ("training/lr", significant),
         "trainings that diverged before": ("training/diverged", whole),
     }
+    for head, (key, form) in trainings.items():
+        at = {f"{head}, seed {seed}": f"by_seed/{seed}/cost/rows/ARM/{key}" for seed in seeds}
+        alike = all(len({_value(figures, place.replace("ARM", arm)) for place in at.values()}) < 2 for arm in ARMS)
+        places = {head: f"cost/rows/ARM/{key}"} if alike else at
+        columns |= {named: (place, form) for named, place in places.items()}
     batch = figures.get("cost/batch")
     note = f"drawn in batches of {whole(batch.value)} clips" if batch is not None and batch.value else ""
-    return grid(figures, "What each arm costs", ARMS, columns, lambda arm, key: f"cost/rows/{arm}/{key}", note)
+    return grid(figures, "What each arm costs", ARMS, columns, lambda arm, place: place.replace("ARM", arm), note)
+
+
+def _value(figures: Figures, name: str) -> float | None:
+    return figures[name].value if name in figures else None
 
 
 def times(figures: Figures, dial: Sequence[float]) -> Table:

@@ -172,7 +172,7 @@ def less(first: Any, second: Any, value: float | None = None) -> Any:
 
 def seeded(*seeds: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """The figures of several model seeds in one."""
-    stages = ("representation", "pictures", "distance", "rollout", "physics", "surprise")
+    stages = ("representation", "pictures", "distance", "rollout", "physics", "surprise", "cost")
     by_seed = {str(i): {key: found[key] for key in stages} for i, found in enumerate(seeds)}
     return copy.deepcopy(seeds[0] | {"seeds": list(range(len(seeds))), "by_seed": by_seed} | changes)
 

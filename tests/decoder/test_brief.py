@@ -85,12 +85,15 @@ def test_a_lead_that_one_seed_lacks_has_no_mean() -> None:
 
 
 def test_settings_show_how_the_lead_changes() -> None:
-    found = swept((0.0, paired(metrics())), (1.0, paired(metrics())))
+    loud = paired(metrics())
+    loud["pictures"]["tasks"]["forward"]["jepa-pixels"]["psnr"] = {"value": 9.0, "ci95": [8.5, 9.5], "n": 64}
+    found = swept((0.0, paired(metrics())), (1.0, loud))
     leads = tables_of(of(found))[-1]
     change = figures(found)["detail/change/pictures/tasks/forward/jepa-pixels/psnr"]
     assert leads[0][1:] == ["detail 0", "detail 1", "change"] and change.low is not None and change.high is not None
     row = next(row for row in leads if row[0] == "PSNR, dB: A − B")
-    assert row[1] == row[2] and row[3] == f"0.0 [{signed(one)(change.low)}, {signed(one)(change.high)}]"
+    assert row[1].startswith("+4.0 [") and row[2] == "+9.0 [+8.5, +9.5]"
+    assert row[3] == f"+5.0 [{signed(one)(change.low)}, {signed(one)(change.high)}]"
 
 
 def test_what_was_not_measured_leaves_no_column() -> None:

@@ -246,6 +246,18 @@ def test_a_training_begun_again_stands_with_its_cost() -> None:
     assert {told["B"][head] for head in ("rate of training", "trainings that diverged before")} == {"–"}
 
 
+def test_a_training_begun_again_in_one_seed_stands_under_it() -> None:
+    calm = metrics(cost__rows__pixels_plus__training={"lr": 0.004, "diverged": 0})
+    found = seeded(calm, metrics(), calm)  # by itself the second seed's would be hidden by the first's
+    table = tables.cost(figures(found), list(found["by_seed"]))
+    rows = {row.label.split("\u2002")[0]: dict(zip(table.columns, row.cells, strict=True)) for row in table.rows}
+    heads = ("rate of training", "trainings that diverged before")
+    told = [[rows["B+"][f"{head}, seed {seed}"].text for seed in range(3)] for head in heads]
+    assert told == [["0.00400", "0.00200", "0.00400"], ["0", "1", "0"]] and not set(heads) & set(table.columns)
+    alike = tables.cost(figures(seeded(calm, calm)), ["0", "1"])
+    assert set(heads) <= set(alike.columns) and not [head for head in alike.columns if "seed" in head]
+
+
 def test_fairness_is_counted() -> None:
     assert fairness(judge(metrics())) == (
         "A’s decoder and B are denoisers of 1,418,112 parameters each, trained with 24.2\u00a0TFLOP each. Pretraining "
