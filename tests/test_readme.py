@@ -164,13 +164,14 @@ def test_comparisons_are_told_as_they_were_measured(heading: str, name: str) -> 
     assert len(seeds) == 3 and tables_under(heading) == [markdown(table) for table in expected if table]
 
 
-def test_the_sweep_is_told_as_it_was_measured() -> None:
+def test_the_sweeps_are_told_as_they_were_measured() -> None:
     """The same of the settings of the detail: the plain comparison is the first of them."""
-    folders = {
-        0.0: RESULTS / "compare_tiny",
-        **{float(at.name): at for at in (RESULTS / "compare_tiny/detail").iterdir()},
-    }
-    rows = [{**measured(folders[detail]), "detail": detail} for detail in sorted(folders)]
-    found, settings = figures({**rows[0], "detail": rows}), [row["detail"] for row in rows]
-    table = leads(found, [], settings, "event")
-    assert table and len(settings) == 4 and tables_under("Unpredictable detail") == [markdown(table)]
+    expected = []
+    for name, count in (("compare_tiny", 4), ("compare_small", 2)):
+        folders = {0.0: RESULTS / name, **{float(at.name): at for at in (RESULTS / name / "detail").glob("[0-9]*")}}
+        rows = [{**measured(folders[detail]), "detail": detail} for detail in sorted(folders)]
+        found, settings = figures({**rows[0], "detail": rows}), [row["detail"] for row in rows]
+        table = leads(found, [], settings, "event")
+        assert table and len(settings) == count
+        expected.append(markdown(table))
+    assert tables_under("Unpredictable detail") == expected
